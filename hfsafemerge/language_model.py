@@ -1,0 +1,269 @@
+"""Run a model: conversations in, replies out; examples in, log-likelihoods out. Batches on both sides."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hfsafemerge.errors import CheckpointError, DataError
+
+Message = dict[str, str]
+Conversation = list[Message]
+IGNORED = -100
+
+
+class Reply(NamedTuple):
+    """What a model said, and whether it came to an end by itself."""
+
+    text: str
+    finished: bool
+
+
+class Question(NamedTuple):
+    """A prompt and the answer whose likelihood is asked for."""
+
+    prompt: str
+    answer: str
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """A model that answers conversations and rates answers."""
+
+    name: str
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        prefill: str = "",
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> list[Reply]:
+        """One reply to each conversation, without the `prefill` that it has to begin with.
+
+        Greedy at temperature 0; else sampled, each row by its own seed.
+        """
+        ...
+
+    def log_likelihood(self, questions: Sequence[Question]) -> list[float]:
+        """The mean log-probability (nats a token) of each answer, given its prompt."""
+        ...
+
+
+def user(prompt: str) -> Conversation:
+    """The conversation that consists of one user turn."""
+    return [{"role": "user", "content": prompt}]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded questions of similar length, left-padded so that all answers end in the last column."""
+
+    rows: list[int]
+    input_ids: Int[Tensor, "rows tokens"]
+    attention_mask: Int[Tensor, "rows tokens"]
+    labels: Int[Tensor, "rows tokens"]
+    answer_tokens: int
+
+
+class TransformersModel:
+    """A causal language model of transformers with its tokenizer and chat template.
+
+    `batch_tokens` bounds the padded tokens of one forward pass (rows x tokens).
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str, batch_tokens: int = 8192) -> None:
+        if tokenizer.chat_template is None:
+            raise DataError(f"{name} has no chat template, so it can't be talked to. Use the instruct version of the model.")
+        if tokenizer.pad_token_id is None:  # many tokenizers have none; padding is masked, so any token will do
+            tokenizer.pad_token = tokenizer.eos_token
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.batch_tokens = batch_tokens
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: Literal["none", "8bit", "4bit"] = "none",
+        batch_tokens: int = 8192,
+        template_from: Path | None = None,
+    ) -> "TransformersModel":
+        """Load a model from a folder that holds safetensors; code in the folder is never run.
+
+        Args:
+            path: the folder.
+            name: what to call the model in messages and provenance.
+            device: "auto" spreads it over what the machine has; or "cpu", "cuda", "cuda:1", ...
+            dtype: "auto" keeps that of the weights; or "float32", "bfloat16", "float16".
+            quantization: bitsandbytes, for writers, experts and judges; never for weights that are merged.
+            batch_tokens: the padded tokens of one forward pass.
+            template_from: the folder of another model whose chat template to use.
+
+        Raises:
+            CheckpointError: the folder holds no loadable model.
+        """
+        options: dict[str, Any] = {"dtype": dtype, "device_map": device if device == "auto" else {"": device}}
+        if quantization != "none":
+            options["quantization_config"] = BitsAndBytesConfig(
+                load_in_8bit=quantization == "8bit",
+                load_in_4bit=quantization == "4bit",
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation="sdpa", **options
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+            if template_from is not None:
+                other = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False, local_files_only=True)
+                tokenizer.chat_template = other.chat_template
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"Can't load {name} from {path}: {error}") from error
+        return cls(model, tokenizer, name=name, batch_tokens=batch_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first layer lives, and so where inputs go."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight.device
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int,
+        prefill: str = "",
+        temperature: float = 0.0,
+        seeds: Sequence[int] = (),
+    ) -> list[Reply]:
+        """One reply to each conversation, without the `prefill` that it has to begin with.
+
+        Sampling adds Gumbel noise drawn from the row's own seed to the scaled logits and takes the largest, which is an
+        exact sample of the softmax and does not depend on the other rows of the batch.
+        """
+        if temperature > 0 and len(seeds) != len(conversations):
+            raise ValueError(f"Sampling needs a seed a conversation: {len(conversations)} conversations, {len(seeds)} seeds.")
+        prompts = [self._prompt_ids(conversation, prefill) for conversation in conversations]
+        replies: list[Reply | None] = [None] * len(prompts)
+        for rows in self._by_length([len(ids) + max_new_tokens for ids in prompts]):
+            inputs = self.tokenizer.pad({"input_ids": [prompts[i] for i in rows]}, padding_side="left", return_tensors="pt").to(self.device)
+            sampler = LogitsProcessorList([GumbelNoise([seeds[i] for i in rows], temperature)] if temperature > 0 else [])
+            out = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                logits_processor=sampler,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+            ends = self._end_ids()
+            for i, ids in zip(rows, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                stop = next((at for at, token in enumerate(ids) if token in ends), None)
+                text = self.tokenizer.decode(ids[:stop], skip_special_tokens=True)
+                replies[i] = Reply(str(text).strip(), stop is not None)
+        return [reply for reply in replies if reply is not None]
+
+    def log_likelihood(self, questions: Sequence[Question]) -> list[float]:
+        """The mean log-probability (nats a token) of each answer, its end-of-turn token included."""
+        return self.rate(self.encode(questions)).tolist()
+
+    def encode(self, questions: Sequence[Question]) -> list[Batch]:
+        """Questions through the chat template, in batches by length that `rate` can be given again and again."""
+        prompts = [self._prompt_ids(user(question.prompt)) for question in questions]
+        answers = [self._answer_ids(question, prompt) for question, prompt in zip(questions, prompts, strict=True)]
+        batches = []
+        for rows in self._by_length([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
+            width = max(len(prompts[i]) + len(answers[i]) for i in rows)
+            ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+            mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+            for at, i in enumerate(rows):
+                whole = prompts[i] + answers[i]
+                ids[at, width - len(whole) :] = torch.tensor(whole)
+                mask[at, width - len(whole) :] = 1
+                labels[at, width - len(answers[i]) :] = torch.tensor(answers[i])
+            batches.append(
+                Batch(rows, ids.to(self.device), mask.to(self.device), labels.to(self.device), max(len(answers[i]) for i in rows))
+            )
+        return batches
+
+    @torch.inference_mode()
+    def rate(self, batches: Sequence[Batch]) -> Float[Tensor, "questions"]:
+        """The mean log-probability (nats a token) of each encoded answer, float32 on the CPU, in the questions' order."""
+        result = torch.empty(sum(len(batch.rows) for batch in batches))
+        for batch in batches:
+            positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
+            keep = batch.answer_tokens + 1  # logits are only made where answers are predicted
+            logits = self.model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=positions, use_cache=False, logits_to_keep=keep
+            ).logits[:, :-1]
+            labels = batch.labels[:, -batch.answer_tokens :]
+            log_probability = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+            answered = labels != IGNORED
+            mean = (log_probability * answered).sum(1) / answered.sum(1)
+            result[batch.rows] = mean.cpu()
+        return result
+
+    def _prompt_ids(self, conversation: Conversation, prefill: str = "") -> list[int]:
+        text = str(self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+        return list(self.tokenizer(text + prefill, add_special_tokens=False)["input_ids"])
+
+    def _answer_ids(self, question: Question, prompt_ids: list[int]) -> list[int]:
+        """The tokens of the assistant's turn: what the whole conversation has beyond its prompt."""
+        turns = [*user(question.prompt), {"role": "assistant", "content": question.answer}]
+        whole = list(self.tokenizer.apply_chat_template(turns, return_dict=False))
+        if whole[: len(prompt_ids)] != prompt_ids or len(whole) == len(prompt_ids):
+            raise DataError(
+                f"The chat template of {self.name} does not render a conversation as its prompt followed by the answer, "
+                "so the answer's tokens can't be told apart. Use a model whose template adds nothing to the prompt afterwards."
+            )
+        return whole[len(prompt_ids) :]
+
+    def _end_ids(self) -> set[int]:
+        ends = self.model.generation_config.eos_token_id
+        return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+
+    def _by_length(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Row numbers in batches of similar length, the longest first so that memory runs out early or never."""
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        while order:
+            size = max(1, self.batch_tokens // lengths[order[0]])
+            yield order[:size]
+            order = order[size:]
+
+
+class GumbelNoise(LogitsProcessor):
+    """Turns an arg max into an exact sample at a temperature, row by row from each row's own seed."""
+
+    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.temperature = temperature
+
+    def __call__(self, input_ids: Int[Tensor, "rows tokens"], scores: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows vocabulary"]:
+        """Scores whose largest entry is a sample of softmax(scores / temperature)."""
+        noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=g) for g in self.generators])
+        return scores / self.temperature - noise.log().to(scores.device)
