@@ -1,0 +1,212 @@
+"""The parts of a recipe, each with what its settings mean. The same sentences stand in the docs, the help and the Space."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hfsafemerge.examples import Kind
+
+REPO_ID = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
+
+
+class Part(BaseModel):
+    """A part of a recipe: frozen, and without room for keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Ref(Part):
+    """Something on the Hub, or in a local folder."""
+
+    repo_id: Annotated[str, Field(pattern=REPO_ID)] | None = None
+    """The repository on the Hub, as namespace/name."""
+    path: Path | None = None
+    """A local folder instead; what is merged from it can't be reproduced elsewhere."""
+    revision: str | None = None
+    """A branch, tag or commit; the commit it stands for is written down at the first check and kept."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Ref":
+        if (self.repo_id is None) == (self.path is None):
+            raise ValueError("name either a repo_id or a path")
+        return self
+
+    def __str__(self) -> str:
+        """As it stands in messages and provenance."""
+        return f"{self.repo_id or self.path}{f'@{self.revision}' if self.revision else ''}"
+
+
+class ModelRef(Ref):
+    """A model: safetensors weights with a tokenizer and a chat template."""
+
+
+class Expert(ModelRef):
+    """A model to merge into the base."""
+
+    name: Name | None = None
+    """What to call it; by default the last part of its repo_id or path."""
+    topic: str = ""
+    """The domain it is an expert in, as its question prompt names it."""
+
+    @property
+    def label(self) -> str:
+        """The name it goes by in parameters, tables and files."""
+        return self.name or Path(self.repo_id or str(self.path)).name
+
+
+class DatasetRef(Ref):
+    """Rows of a dataset: on the Hub, or a local parquet file or folder."""
+
+    config: str | None = None
+    """The dataset's configuration."""
+    split: str = "train"
+    """The split."""
+    columns: dict[Literal["prompt", "answer", "topic"], str] = {}
+    """Under which names the dataset keeps these columns, where they differ."""
+    where: dict[str, bool | int | str] = {}
+    """Only rows that have these values in these columns."""
+
+
+class JudgeSpec(Part):
+    """What a judge judges with."""
+
+    model: ModelRef | None = None
+    """The guard model, for judges that need one."""
+
+
+class QuestionSpec(Part):
+    """Where questions come from: a model that writes them, or a dataset; or ready examples with answers."""
+
+    examples: DatasetRef | None = None
+    """Ready examples, prompt and answer; nothing is generated then."""
+    generator: str | None = None
+    """How a model is asked to write questions: safety_questions, domain_questions."""
+    topics: tuple[str, ...] = ()
+    """What to ask about; by default the generator's own topics, or each expert's."""
+    prompt: str | None = None
+    """Another prompt than the generator's; it may name {topic}, {examples} and {plain_examples}."""
+    prefill: str | None = None
+    """Another beginning of the writer's reply than the generator's."""
+
+
+class SafetySpec(QuestionSpec):
+    """Harmful requests paired with refusals."""
+
+    questions: DatasetRef | None = None
+    """Ready prompts, which the models answer."""
+    writer: ModelRef | None = None
+    """The model that writes the questions; one that does not refuse to."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SafetySpec":
+        sources = {"examples": self.examples, "questions": self.questions, "writer": self.writer}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"name exactly one of examples, questions and writer; found {', '.join(given) or 'none'}")
+        return self
+
+
+class DomainSpec(QuestionSpec):
+    """Questions of the experts' domains, with their answers."""
+
+    in_context: dict[str, DatasetRef] = {}
+    """For each topic, validation rows of which three are shown to the expert that writes a question."""
+
+
+class DataSpec(Part):
+    """The synthetic data that steers the merge."""
+
+    count: Annotated[int, Field(gt=0)] = 1000
+    """Examples of each kind (the paper's K)."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 512
+    """The longest answer."""
+    judges: tuple[str, ...] = ("llama_guard", "refusal_phrases")
+    """Who has to agree that an answer is a refusal."""
+    safety: SafetySpec | None = None
+    """Harmful requests and refusals."""
+    domain: DomainSpec | None = None
+    """Questions of the experts' domains."""
+
+
+class MergeSpec(Part):
+    """How weights are made from parameters."""
+
+    method: str
+    """The merge method; `hfsafemerge list methods` shows all."""
+    parameters: dict[str, Any] = {}
+    """Numbers and options that are fixed; a search chooses the other numbers."""
+    layers_per_group: Annotated[int, Field(ge=0)] = 0
+    """How many layers share their parameters; 0 means all."""
+    chat_template: Literal["same", "base"] = "same"
+    """`same` refuses experts whose chat template differs from the base's; `base` uses the base's for all."""
+
+
+class SearchSpec(Part):
+    """How parameters are chosen from data."""
+
+    strategy: str = "fixed"
+    """The search strategy; `hfsafemerge list strategies` shows all."""
+    settings: dict[str, Any] = {}
+    """Settings of the strategy."""
+    use: tuple[Literal["safety", "domain"], ...] = ("safety", "domain")
+    """The data that the fitness sees: both for a safety-aware merge."""
+    alpha: Annotated[float, Field(ge=0)] = 0.3
+    """The factor of the domain term: fitness = L_safety + alpha * L_expert. It can't be negative."""
+
+    @model_validator(mode="after")
+    def _something_to_use(self) -> "SearchSpec":
+        if not self.use:
+            raise ValueError("use names no data; choose safety, domain or both")
+        return self
+
+
+class BenchmarkSpec(Part):
+    """A held-out benchmark and who judges it."""
+
+    kind: Kind
+    """safety: harmful requests; benign: harmless ones that must not be refused; domain: questions with answers."""
+    dataset: DatasetRef
+    """Its rows."""
+    judges: tuple[str, ...] = Field(min_length=1)
+    """The judges of the replies; the first one's rate is the headline."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 512
+    """The longest reply."""
+    limit: Annotated[int, Field(gt=0)] | None = None
+    """Use the first rows only; never publish such a number as the benchmark's."""
+
+
+class EvaluationSpec(Part):
+    """What the merge is measured on."""
+
+    benchmarks: dict[Name, BenchmarkSpec] = {}
+    """The benchmarks by name. None of them may steer the merge."""
+    compare: bool = True
+    """Measure the base and the experts too, and test the merge against the base."""
+
+
+class PushSpec(Part):
+    """Where the result goes on the Hub."""
+
+    repo_id: Annotated[str, Field(pattern=REPO_ID)]
+    """The repository of the merged model; the datasets take its name with -safety and -domain."""
+    private: bool = True
+    """Whether the repositories are created private."""
+    license: str | None = None
+    """The licence, where it does not follow from those of the models."""
+
+
+class ComputeSpec(Part):
+    """What it runs on."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """The dtype models run in; auto is that of their weights."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """bitsandbytes for the writer and the judges; never for what is merged."""
+    batch_tokens: Annotated[int, Field(gt=0)] = 8192
+    """Padded tokens of one forward pass."""
+    threads: Annotated[int, Field(gt=0)] | None = None
+    """CPU threads of torch; sums of floats, and so results, may depend on it."""

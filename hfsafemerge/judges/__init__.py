@@ -1,0 +1,1 @@
+"""Judges, one file each. A file that registers itself here is found without being imported anywhere."""

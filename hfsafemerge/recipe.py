@@ -1,0 +1,203 @@
+"""The recipe: everything the user asks for, read from YAML, checked as a whole before anything is downloaded."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from hfsafemerge._recipe_parts import (
+    BenchmarkSpec,
+    ComputeSpec,
+    DatasetRef,
+    DataSpec,
+    EvaluationSpec,
+    Expert,
+    JudgeSpec,
+    MergeSpec,
+    ModelRef,
+    Name,
+    Part,
+    PushSpec,
+    Ref,
+    SearchSpec,
+)
+from hfsafemerge._recipe_yaml import explain, read_yaml
+from hfsafemerge.errors import RecipeError
+from hfsafemerge.evaluation import Benchmark
+from hfsafemerge.generation import GENERATORS, QuestionGenerator
+from hfsafemerge.judging import JUDGES
+from hfsafemerge.live_merge import genes_of
+from hfsafemerge.merging import MERGE_METHODS, MergeMethod, resolve_parameters
+from hfsafemerge.searching import SEARCH_STRATEGIES, Objective, StrategyKind
+
+__all__ = ["BenchmarkSpec", "DatasetRef", "Expert", "ModelRef", "PushSpec", "Recipe", "Ref", "fingerprint"]
+
+
+class Recipe(Part):
+    """Everything the user asks for."""
+
+    name: Name
+    """The name of the merge, and of its run directory."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The seed of all that is random."""
+    base: ModelRef
+    """The general, aligned model from which task vectors are taken."""
+    experts: tuple[Expert, ...] = Field(min_length=1)
+    """The experts, fine-tuned from the same model as the base."""
+    judges: dict[str, JudgeSpec] = Field(default={})
+    """The models that judges judge with."""
+    data: DataSpec = DataSpec()
+    """The synthetic data."""
+    merge: MergeSpec
+    """The merge method."""
+    search: SearchSpec = SearchSpec()
+    """The search for its parameters."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """The benchmarks."""
+    push: PushSpec | None = None
+    """Where to publish."""
+    compute: ComputeSpec = ComputeSpec()
+    """The device and its limits."""
+
+    @property
+    def models(self) -> list[str]:
+        """The names of the base and the experts, in the order in which parameters list them."""
+        return ["base", *(expert.label for expert in self.experts)]
+
+    @property
+    def method(self) -> MergeMethod:
+        """The merge method."""
+        return MERGE_METHODS.get(self.merge.method)
+
+    @property
+    def strategy(self) -> StrategyKind:
+        """The search strategy."""
+        return SEARCH_STRATEGIES.get(self.search.strategy)
+
+    @property
+    def objective(self) -> Objective:
+        """What the search maximises."""
+        return Objective(self.search.use, self.search.alpha, self.strategy.pooled)
+
+    @property
+    def benchmarks(self) -> list[Benchmark]:
+        """The benchmarks as the evaluation knows them."""
+        return [Benchmark(name, b.kind, b.judges, b.max_new_tokens) for name, b in self.evaluation.benchmarks.items()]
+
+    def generator(self, kind: Literal["safety", "domain"]) -> QuestionGenerator:
+        """The question generator of a kind, with the recipe's own prompt if it has one."""
+        spec = self.data.safety if kind == "safety" else self.data.domain
+        default = "safety_questions" if kind == "safety" else "domain_questions"
+        generator = GENERATORS.get((spec.generator if spec else None) or default)
+        if spec is None:
+            return generator
+        prompt = generator.prompt if spec.prompt is None else spec.prompt
+        return replace(generator, prompt=prompt, prefill=generator.prefill if spec.prefill is None else spec.prefill)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when anything in the recipe does."""
+        return fingerprint(self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Read a recipe from a YAML file. Raises RecipeError naming every fault found."""
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Can't read the recipe {path}: {error}.") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str = "recipe") -> "Recipe":
+        """Read a recipe from YAML text. Raises RecipeError naming every fault found."""
+        found = read_yaml(text, source)
+        if not isinstance(found, dict):
+            raise RecipeError(f"{source} must be a mapping with the keys {', '.join(cls.model_fields)}.")
+        try:
+            recipe = cls.model_validate(found)
+        except ValidationError as error:
+            raise RecipeError(explain(error, cls, source)) from error
+        recipe.check()
+        return recipe
+
+    def to_yaml(self) -> str:
+        """The recipe as YAML that `parse` reads back equal; defaults are left out."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+
+    def check(self) -> None:
+        """Check all that can be checked without a download.
+
+        Raises:
+            RecipeError: parts that do not fit together.
+            UnknownName: a method, strategy, generator or judge that is not registered.
+        """
+        self.method.check_expert_count(len(self.experts))
+        if len(set(self.models)) < len(self.models):
+            raise RecipeError(f"Two models go by one name: {', '.join(self.models)}. Give the experts different names (and not 'base').")
+        self.strategy.check(self.merge.method, self.search.settings)
+        resolve_parameters(self.method, self.merge.parameters, self.models, _groups_given(self.merge.parameters))
+        if self.strategy.needs_data:
+            self._check_data()
+            genes_of(self.method, self.models, 1, self.merge.parameters)
+        for kind in ("safety", "domain"):
+            self.generator(kind)
+        for name in {*self.judges, *self.data.judges, *(j for b in self.evaluation.benchmarks.values() for j in b.judges)}:
+            JUDGES.get(name)
+        for benchmark in self.benchmarks:
+            for judge in benchmark.judges:
+                benchmark.metric(judge)
+                self._check_judge(judge, f"evaluation.benchmarks.{benchmark.name}")
+        self._check_no_benchmark_steers()
+
+    def _check_data(self) -> None:
+        for kind in self.search.use:
+            if getattr(self.data, kind) is None:
+                raise RecipeError(f"search.use names {kind} data, and data.{kind} does not say where they come from.")
+        if "safety" in self.search.use and self.data.safety is not None and self.data.safety.examples is None:
+            for judge in self.data.judges:
+                self._check_judge(judge, "data.judges")
+        domain = self.data.domain
+        if "domain" in self.search.use and domain is not None and domain.examples is None:
+            for expert in self.experts:
+                if expert.topic not in domain.in_context:
+                    listed = ", ".join(sorted(domain.in_context)) or "none"
+                    raise RecipeError(f"data.domain.in_context has no rows for {expert.label}'s topic {expert.topic!r}; it has {listed}.")
+
+    def _check_judge(self, name: str, where: str) -> None:
+        spec = self.judges.get(name, JudgeSpec())
+        if JUDGES.get(name).needs_model and spec.model is None:
+            raise RecipeError(f"{where} asks the judge {name}, which needs a model. Add `judges: {{{name}: {{model: {{repo_id: ...}}}}}}`.")
+
+    def _check_no_benchmark_steers(self) -> None:
+        benchmarks = {_place(b.dataset): name for name, b in self.evaluation.benchmarks.items()}
+        specs = [spec for spec in (self.data.safety, self.data.domain) if spec is not None]
+        refs = [spec.examples for spec in specs if spec.examples is not None]
+        refs += [self.data.safety.questions] if self.data.safety and self.data.safety.questions else []
+        refs += list(self.data.domain.in_context.values()) if self.data.domain else []
+        for ref in refs:
+            if _place(ref) in benchmarks:
+                raise RecipeError(
+                    f"The benchmark {benchmarks[_place(ref)]} is also used to make the merge ({ref}, split {ref.split}). "
+                    "A number that was optimised measures nothing; take another split or dataset for the data."
+                )
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _place(ref: DatasetRef) -> tuple[str, str | None, str]:
+    return (str(ref.repo_id or ref.path), ref.config, ref.split)
+
+
+def _groups_given(parameters: Mapping[str, Any]) -> int:
+    """How many layer groups the recipe's own numbers speak of; the real number is known only from the model."""
+    lists = [v for v in parameters.values() if isinstance(v, list) and v and isinstance(v[0], list)]
+    return len(lists[0]) if lists else 1
