@@ -1,0 +1,48 @@
+"""What the small files of a model say: its configuration, vocabulary and chat template, and whether it wants to run code."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hfsafemerge.errors import CheckpointError, UnsafeRepository
+
+
+def refuse_code(name: str, files: Mapping[str, int]) -> None:
+    if code := sorted(file for file in files if file.endswith(".py")):
+        raise UnsafeRepository(f"{name} holds Python code ({code[0]}). Only models that transformers knows by itself are merged.")
+
+
+def refuse_auto_map(config: Mapping[str, Any], name: str) -> None:
+    if "auto_map" in config:
+        raise UnsafeRepository(f"{name} asks for code of its own (auto_map). Only models that transformers knows by itself are merged.")
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{name}: can't read {path.name}: {error}.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{name}: {path.name} is no mapping.")
+    return found
+
+
+def vocabulary(folder: Path, name: str) -> str:
+    """A digest of the tokenizer's token -> id map."""
+    from tokenizers import Tokenizer
+
+    if (folder / "tokenizer.json").exists():
+        tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
+        return hashlib.sha256(json.dumps(tokens, sort_keys=True).encode()).hexdigest()[:16]
+    if models := sorted(folder.glob("*.model")):
+        return hashlib.sha256(models[0].read_bytes()).hexdigest()[:16]
+    raise CheckpointError(f"{name} has no tokenizer.json and no sentencepiece model, so its vocabulary can't be compared.")
+
+
+def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text()
+    template = settings.get("chat_template")
+    return template if isinstance(template, str) else None

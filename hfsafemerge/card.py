@@ -1,0 +1,200 @@
+"""Cards: what is published about a merge and its data, rendered from a finished run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from hfsafemerge import __version__
+from hfsafemerge.errors import RecipeError
+from hfsafemerge.recipe import Recipe
+
+PERMISSIVE = frozenset({"mit", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
+REPOSITORY = "https://github.com/hfsafemerge/hfsafemerge"
+
+
+def resolve_license(licenses: Mapping[str, str | None], wanted: str | None) -> tuple[str, str]:
+    """The licence of a merge of models with these licences, and a sentence that says why.
+
+    Raises:
+        RecipeError: it does not follow from theirs, and the recipe names none.
+    """
+    listed = "; ".join(f"{name}: {license or 'none given'}" for name, license in licenses.items())
+    if wanted is not None:
+        return wanted, f"The licence was chosen by the publisher. The merged models name {listed}."
+    found = set(licenses.values())
+    if len(found) == 1 and None not in found:
+        license = str(found.pop())
+        return license, f"All merged models are under {license}."
+    if None not in found and found <= PERMISSIVE:
+        return "apache-2.0", f"The merged models are under permissive licences ({listed}), whose notices have to be kept."
+    raise RecipeError(f"The licence of the merge does not follow from those of the models ({listed}). Read them, then set push.license.")
+
+
+def safe_markdown(text: object) -> str:
+    """Text that stands in Markdown as it is: without markup, links, HTML, table cells or line breaks of its own."""
+    return re.sub(r"([\\`*_\[\]<>|#~!])", r"\\\1", " ".join(str(text).split()))
+
+
+def percent(score: Mapping[str, Any]) -> str:
+    """A rate with its interval, such as 97.5 (94.3-98.9)."""
+    low, high = score["ci95"]
+    return f"{100 * score['value']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def render(folder: Path, template: str, values: Mapping[str, Any]) -> str:
+    """A template filled in; a value it asks for and does not get is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the output is Markdown, which the filter `md` escapes
+    )
+    environment.filters["md"] = safe_markdown
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def alignment_card(
+    recipe: Recipe,
+    *,
+    repo_id: str,
+    endpoint: str,
+    checked: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    results: Mapping[str, Any],
+    datasets: Sequence[str],
+    plot: str | None,
+) -> str:
+    """The model card of a merge.
+
+    Args:
+        recipe: the recipe.
+        repo_id: where the model is published.
+        endpoint: the Hub's address.
+        checked: check.json.
+        chosen: parameters.json.
+        results: scores.json.
+        datasets: the repo ids of the data.
+        plot: the name of the plot's file beside the card.
+
+    Raises:
+        RecipeError: the licence does not follow from those of the models.
+    """
+    pool = {role: checked["models"][role] for role in recipe.models}
+    license, note = resolve_license({m["ref"]: m["license"] for m in pool.values()}, recipe.push.license if recipe.push else None)
+    scores: Mapping[str, list[dict[str, Any]]] = results["scores"]
+    merged = scores.get("merged", [])
+    data = ModelCardData(
+        base_model=[model["ref"].split("@")[0] for model in pool.values()],
+        library_name="transformers",
+        license=license,
+        pipeline_tag="text-generation",
+        tags=["merge", "hfsafemerge", "alignment", "safety"],
+        datasets=list(datasets) or None,
+        model_name=recipe.name if merged else None,
+        eval_results=[_eval_result(recipe, score) for score in merged] or None,
+        base_model_relation="merge",
+    )
+    return render(
+        Path(__file__).parent / "templates",
+        "alignment_card.md.jinja",
+        {
+            "front_matter": data.to_yaml(),
+            "name": recipe.name,
+            "repo_id": repo_id,
+            "endpoint": endpoint,
+            "base": pool["base"]["ref"].split("@")[0],
+            "method": recipe.method,
+            "strategy": recipe.strategy,
+            "tried": chosen["search"]["tried"],
+            "use": list(recipe.search.use),
+            "alpha": recipe.search.alpha,
+            "models": [{"role": role, **model, "license": model["license"] or "none given"} for role, model in pool.items()],
+            "columns": merged,
+            "rows": [{"model": model, "cells": [percent(score) for score in found]} for model, found in scores.items()],
+            "comparisons": [_comparison(c) for c in results["comparisons"]],
+            "judges": sorted({score["judge"] for score in merged}),
+            "plot": plot,
+            "recipe": recipe.to_yaml(),
+            "license_note": note,
+            **{count: sum(score[count] for score in merged) for count in ("unclear", "degenerate", "truncated")},
+        },
+    )
+
+
+def _eval_result(recipe: Recipe, score: Mapping[str, Any]) -> EvalResult:
+    ref = recipe.evaluation.benchmarks[score["benchmark"]].dataset
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=str(ref.repo_id or "local"),
+        dataset_name=score["benchmark"],
+        dataset_config=ref.config,
+        dataset_split=ref.split,
+        metric_type=score["metric"],
+        metric_name=f"{score['metric']} ({score['judge']})",
+        metric_value=round(score["value"], 4),
+        metric_args={"n": score["n"], "ci95": [round(bound, 4) for bound in score["ci95"]], "judge": score["judge"]},
+    )
+
+
+def _comparison(c: Mapping[str, Any]) -> dict[str, str]:
+    low, high = c["ci95"]
+    difference = f"{100 * c['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    p_value = "< 0.001" if c["p_value"] < 0.001 else f"{c['p_value']:.3f}"
+    return {"other": c["other"], "metric": c["metric"], "benchmark": c["benchmark"], "difference": difference, "p_value": p_value}
+
+
+def dataset_card(
+    kind: str,
+    recipe: Recipe,
+    *,
+    license: str,
+    topics: Mapping[str, int],
+    models: Sequence[str],
+    judges: Sequence[str],
+    steps: Sequence[Mapping[str, Any]],
+) -> str:
+    """The card of a published dataset: kind is safety or domain."""
+    rows = sum(topics.values())
+    size = "n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K"
+    data: dict[str, Any] = {
+        "license": license,
+        "pretty_name": f"{recipe.name} {kind} data",
+        "size_categories": [size],
+        "task_categories": ["text-generation"],
+        "annotations_creators": ["machine-generated"],
+        "language_creators": ["machine-generated"],
+        "tags": ["synthetic", "hfsafemerge"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.parquet"}]}],
+    }
+    if kind == "safety":
+        data["tags"] += ["safety", "red-teaming", "refusal", "not-for-all-audiences"]
+        data["viewer"] = False  # keeps the harmful prompts out of the public preview
+        data["extra_gated_prompt"] = "The prompts ask for harmful things. They are shared for work on safety alone."
+        data["extra_gated_fields"] = {
+            "Affiliation": "text",
+            "Intended use": "text",
+            "I will not train a model to comply with the prompts": "checkbox",
+        }
+    front_matter = yaml.safe_dump(data, sort_keys=False).strip()
+    values = {
+        "front_matter": front_matter,
+        "name": recipe.name,
+        "license": license,
+        "topics": topics,
+        "models": models,
+        "judges": judges,
+        "steps": steps,
+    }
+    return render(cards_folder(), f"{kind}.md.jinja", values)
+
+
+def cards_folder() -> Path:
+    """Where the dataset cards are: inside an installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "datasets_cards"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "datasets_cards"
