@@ -1,0 +1,240 @@
+"""A run: one recipe carried through its stages in a directory that remembers what is done."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from hfsafemerge import __version__
+from hfsafemerge.errors import Cancelled, RunError
+from hfsafemerge.recipe import Recipe, fingerprint
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened: a stage began or ended, or it is at `done` of `total`. The command line and the Space print these."""
+
+    stage: str
+    message: str
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds left at the pace so far; None before there is one."""
+        return self.seconds / self.done * (self.total - self.done) if self.done and self.total else None
+
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a run: what does it, which stages it needs, and which further parts of the recipe change what it makes."""
+
+    name: str
+    work: Callable[["Run"], None]
+    needs: tuple[str, ...]
+    depends_on: tuple[str, ...]
+
+
+class Run:
+    """A run directory: recipe.yaml, run.json, events.jsonl, and the files that the stages make.
+
+    A stage whose inputs have not changed is not done again. A stage that was killed goes on from what it had written.
+    """
+
+    def __init__(self, recipe: Recipe, directory: Path, listener: Listener = lambda event: None) -> None:
+        """Open the directory for the recipe, or make it.
+
+        Raises:
+            RunError: the directory holds something else.
+        """
+        self.recipe = recipe
+        self.directory = directory
+        self._listener = listener
+        self._stage, self._began = "", 0.0
+        if directory.exists() and not (directory / "run.json").exists() and any(directory.iterdir()):
+            raise RunError(f"{directory} holds files and is no run directory. Choose another with --directory.")
+        directory.mkdir(parents=True, exist_ok=True)
+        self._manifest: dict[str, Any] = {"version": __version__, "stages": {}}
+        if (directory / "run.json").exists():
+            self._manifest = self._read_manifest()
+        else:
+            write_json(directory / "run.json", self._manifest)
+
+    @classmethod
+    def open(cls, directory: Path, listener: Listener = lambda event: None) -> "Run":
+        """Open the run of a directory. Raises RunError when there is none."""
+        if not (directory / "recipe.yaml").exists():
+            raise RunError(f"{directory} is no run directory: it has no recipe.yaml. Start one with `hfsafemerge run RECIPE`.")
+        return cls(Recipe.load(directory / "recipe.yaml"), directory, listener)
+
+    def do(self, target: str, *, redo: bool = False) -> None:
+        """Do a stage, and before it the stages it needs that are not done.
+
+        Args:
+            target: check, generate, search, merge, evaluate or push.
+            redo: do stages again whose part of the recipe has changed, instead of refusing.
+
+        Raises:
+            RunError: the directory is in use, or was made with another recipe.
+            HfSafeMergeError: whatever went wrong in a stage; what it had made stays.
+        """
+        with self._exclusive():
+            self._manifest = self._read_manifest()
+            self._refuse_changes(target, redo)
+            _write(self.directory / "recipe.yaml", self.recipe.to_yaml())
+            (self.directory / "cancel").unlink(missing_ok=True)
+            for stage in self._plan(target):
+                if not self.is_done(stage.name):
+                    self._do(stage)
+
+    def publish_to(self, repo_id: str | None, private: bool | None = None, license: str | None = None) -> None:
+        """Change where the run is published, and how. Raises RecipeError for what is no repository id."""
+        known = self.recipe.push.model_dump() if self.recipe.push else {}
+        wanted = {"repo_id": repo_id, "private": private, "license": license}
+        changes = known | {key: value for key, value in wanted.items() if value is not None}
+        if changes:
+            self.recipe = Recipe.parse(yaml.safe_dump(self.recipe.model_dump(mode="json", exclude_defaults=True) | {"push": changes}))
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage is done for this recipe."""
+        known = self._manifest["stages"].get(name, {})
+        return bool(known.get("finished")) and known["fingerprint"] == self.fingerprint(name)
+
+    def seconds(self) -> dict[str, float]:
+        """The time that each finished stage took, over all attempts."""
+        return {name: stage["seconds"] for name, stage in self._manifest["stages"].items() if stage.get("finished")}
+
+    def fingerprint(self, name: str) -> str:
+        """What the result of a stage follows from: the tool, parts of the recipe, and the stages before."""
+        stage, recipe = stages()[name], self.recipe.model_dump(mode="json")
+        parts = [reduce(lambda part, key: part[key], path.split("."), recipe) for path in stage.depends_on]
+        return fingerprint([__version__, name, parts, [self.fingerprint(need) for need in stage.needs]])
+
+    def emit(self, message: str, done: int = 0, total: int = 0) -> None:
+        """Tell the listener and events.jsonl where the stage is. Raises Cancelled when the run was asked to stop."""
+        event = Event(self._stage, message, done, total, time.monotonic() - self._began)
+        with (self.directory / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 2), **asdict(event)}) + "\n")
+        self._listener(event)
+        if (self.directory / "cancel").exists():
+            raise Cancelled("The run was cancelled. The same command goes on from here.")
+
+    def cancel(self) -> None:
+        """Ask whoever works on the run to stop at the next step."""
+        (self.directory / "cancel").touch()
+
+    def work(self, name: str) -> Path:
+        """A folder for what a stage has half done; it goes when the stage is finished or its inputs change."""
+        folder = self.directory / "work" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def read(self, file: str) -> Any:
+        """The content of a JSON file that a stage has made."""
+        try:
+            return json.loads((self.directory / file).read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{self.directory / file} is missing or damaged: {error}. Delete {self.directory / 'run.json'} to do the stages again."
+            ) from error
+
+    def write(self, file: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        write_json(self.directory / file, value)
+
+    def _plan(self, target: str) -> list[Stage]:
+        known = stages()
+        wanted = {target}
+        for stage in reversed(known.values()):
+            if stage.name in wanted:
+                wanted |= set(stage.needs)
+        return [stage for stage in known.values() if stage.name in wanted]
+
+    def _do(self, stage: Stage) -> None:
+        entry = self._manifest["stages"].setdefault(stage.name, {})
+        if entry.get("fingerprint") != self.fingerprint(stage.name):
+            shutil.rmtree(self.directory / "work" / stage.name, ignore_errors=True)
+            entry |= {"fingerprint": self.fingerprint(stage.name), "seconds": 0.0}
+        entry["finished"] = False
+        write_json(self.directory / "run.json", self._manifest)
+        self._stage, self._began = stage.name, time.monotonic()
+        self.emit("started")
+        try:
+            stage.work(self)
+            entry["finished"] = True
+        finally:
+            entry["seconds"] = round(entry["seconds"] + time.monotonic() - self._began, 3)
+            write_json(self.directory / "run.json", self._manifest)
+        shutil.rmtree(self.directory / "work" / stage.name, ignore_errors=True)
+        self.emit("done")
+
+    def _refuse_changes(self, target: str, redo: bool) -> None:
+        for stage in self._plan(target):
+            entry = self._manifest["stages"].get(stage.name, {})
+            work = self.directory / "work" / stage.name
+            to_lose = entry.get("finished") or (work.exists() and any(work.iterdir()))
+            if to_lose and entry["fingerprint"] != self.fingerprint(stage.name) and not redo:
+                raise RunError(
+                    f"The recipe (or the tool) changed since {stage.name} was done in {self.directory}. "
+                    "Choose another directory with --directory, or do the changed stages again with --redo."
+                )
+
+    def _read_manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = self.read("run.json")
+        return manifest
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        try:
+            with FileLock(self.directory / ".lock", timeout=0):
+                yield
+        except Timeout as error:
+            raise RunError(
+                f"Another process is working in {self.directory}. Wait for it, cancel it, or choose another directory."
+            ) from error
+
+
+def stages() -> dict[str, Stage]:
+    """All stages by name, in the order of work."""
+    from hfsafemerge.run.generating import generate
+    from hfsafemerge.run.publishing import push
+    from hfsafemerge.run.searching import search
+    from hfsafemerge.run.stages import check, evaluate, merge
+
+    precision = ("compute.dtype", "compute.quantization")
+    found = (
+        Stage("check", check, (), ("base", "experts", "judges", "data", "evaluation.benchmarks", "merge.chat_template")),
+        Stage("generate", generate, ("check",), ("seed", *precision)),
+        Stage("search", search, ("generate",), ("seed", "merge", "search", *precision)),
+        Stage("merge", merge, ("search",), ()),
+        Stage("evaluate", evaluate, ("merge",), ("evaluation", *precision)),
+        Stage("push", push, ("evaluate",), ("name", "push")),
+    )
+    return {stage.name: stage for stage in found}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    _write(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,117 @@
+"""The stage generate: harmful questions with refusals, and the experts' own questions with answers."""
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from hfsafemerge.errors import DataError
+from hfsafemerge.examples import Example, normalised, save_examples
+from hfsafemerge.generation import answer_questions, choose_refusals, refuse_questions, write_questions
+from hfsafemerge.recipe import Expert
+from hfsafemerge.run import inputs
+
+if TYPE_CHECKING:
+    from hfsafemerge.run.directory import Run
+
+REPORT = "generation.json"
+
+
+def generate(run: "Run") -> None:
+    """Make the data that the recipe asks for: harmful questions with refusals, and the experts' own questions."""
+    (run.directory / "data").mkdir(exist_ok=True)
+    benchmarks = run.recipe.evaluation.benchmarks
+    forbidden = [example.prompt for name in benchmarks for example in inputs.benchmark_examples(run, name)]
+    report: dict[str, Any] = {}
+    if run.recipe.data.safety is not None:
+        report["safety"] = _generate_safety(run, forbidden)
+    if run.recipe.data.domain is not None:
+        report["domain"] = _generate_domain(run, forbidden)
+    run.write(REPORT, report)
+
+
+def _generate_safety(run: "Run", forbidden: list[str]) -> dict[str, Any]:
+    data, spec = run.recipe.data, run.recipe.data.safety
+    assert spec is not None
+    if spec.examples is not None:
+        return _take_ready(run, "safety", forbidden)
+    if spec.questions is not None:
+        questions, counts = _unseen(inputs.examples(run, "safety questions", "safety"), forbidden, data.count)
+    else:
+        generator = run.recipe.generator("safety")
+        with inputs.language_model(run, "question writer") as writer:
+            written = write_questions(
+                writer,
+                generator,
+                topics=spec.topics or generator.topics,
+                count=data.count,
+                seed=run.recipe.seed,
+                log=run.work("generate") / "safety-questions.jsonl",
+                forbidden=forbidden,
+                progress=lambda done, total: run.emit("harmful questions", done, total),
+            )
+        questions, counts = written.questions, dict(written.counts)
+    refusals = {}
+    for done, name in enumerate(run.recipe.models, 1):
+        file = run.work("generate") / f"refusals-{name}.json"
+        if not file.exists():
+            with inputs.language_model(run, name) as model, inputs.judges(run, data.judges) as judges:
+                kept = refuse_questions(model, questions, judges, data.max_new_tokens)
+            run.write(str(file.relative_to(run.directory)), kept)
+        refusals[inputs.label(run, name)] = json.loads(file.read_text())
+        run.emit(f"refusals of {name}", done, len(run.recipe.models))
+    examples = choose_refusals(questions, refusals, inputs.judge_labels(run, data.judges), run.recipe.seed)
+    save_examples(run.directory / "data" / "safety.parquet", examples)
+    refused = {name: sum(reply is not None for reply in replies) for name, replies in refusals.items()}
+    return {"questions": counts, "refused": refused, "kept": len(examples)}
+
+
+def _generate_domain(run: "Run", forbidden: list[str]) -> dict[str, Any]:
+    data, spec = run.recipe.data, run.recipe.data.domain
+    assert spec is not None
+    if spec.examples is not None:
+        return _take_ready(run, "domain", forbidden)
+    experts = run.recipe.experts
+    examples: list[Example] = []
+    report = {}
+    for number, expert in enumerate(experts):
+        share = data.count // len(experts) + (number < data.count % len(experts))  # K / (N - 1) questions each
+        answered, counts = _ask_expert(run, expert, share, forbidden)
+        examples += answered
+        report[expert.label] = {"questions": counts, "answered": len(answered)}
+    if not examples:
+        raise DataError("No expert answered any of its own questions. Raise data.max_new_tokens, or look at the experts' chat template.")
+    save_examples(run.directory / "data" / "domain.parquet", examples)
+    return {"experts": report, "kept": len(examples)}
+
+
+def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) -> tuple[list[Example], dict[str, int]]:
+    """Let an expert question itself."""
+    with inputs.language_model(run, expert.label) as model:
+        written = write_questions(
+            model,
+            run.recipe.generator("domain"),
+            topics=[expert.topic],
+            count=count,
+            seed=run.recipe.seed,
+            log=run.work("generate") / f"domain-{expert.label}.jsonl",
+            in_context=[example.prompt for example in inputs.examples(run, f"in-context {expert.topic}", "domain")],
+            forbidden=forbidden,
+            progress=lambda done, total: run.emit(f"questions about {expert.topic}", done, total),
+        )
+        return answer_questions(model, written.questions, run.recipe.data.max_new_tokens), dict(written.counts)
+
+
+def _take_ready(run: "Run", kind: Literal["safety", "domain"], forbidden: list[str]) -> dict[str, Any]:
+    examples, counts = _unseen(inputs.examples(run, f"{kind} examples", kind), forbidden, run.recipe.data.count)
+    if empty := sum(not example.answer for example in examples):
+        raise DataError(f"{empty} of {len(examples)} ready {kind} examples have no answer. Name its column under columns: {{answer: ...}}.")
+    save_examples(run.directory / "data" / f"{kind}.parquet", examples)
+    return {"questions": counts, "kept": len(examples)}
+
+
+def _unseen(examples: list[Example], forbidden: list[str], count: int) -> tuple[list[Example], dict[str, int]]:
+    """The first `count` examples that stand in no benchmark."""
+    banned = {normalised(prompt) for prompt in forbidden}
+    fresh = [example for example in examples if normalised(example.prompt) not in banned]
+    if not fresh:
+        raise DataError(f"All {len(examples)} prompts also stand in a benchmark. Take other data, or another split.")
+    return fresh[:count], {"in a benchmark": len(examples) - len(fresh), "kept": len(fresh[:count])}

@@ -1,0 +1,124 @@
+"""What a run reads from elsewhere: the models and datasets of its recipe by role, pinned to the commits found at check."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from hfsafemerge import hub
+from hfsafemerge.errors import DataError
+from hfsafemerge.examples import Example, from_row, require_rows
+from hfsafemerge.judging import JUDGES, Judge
+from hfsafemerge.language_model import TransformersModel
+from hfsafemerge.recipe import DatasetRef, ModelRef, Recipe
+
+if TYPE_CHECKING:
+    from hfsafemerge.run.directory import Run
+
+CHECKED = "check.json"
+MERGED = "merged"  # the role of the model that the run makes
+
+
+def model_roles(recipe: Recipe) -> dict[str, ModelRef]:
+    """Every model of a recipe by the part it plays; the base and the experts come first, under their names."""
+    roles: dict[str, ModelRef] = {"base": recipe.base} | {expert.label: expert for expert in recipe.experts}
+    if recipe.data.safety is not None and recipe.data.safety.writer is not None:
+        roles["question writer"] = recipe.data.safety.writer
+    return roles | {f"judge {name}": spec.model for name, spec in recipe.judges.items() if spec.model is not None}
+
+
+def dataset_roles(recipe: Recipe) -> dict[str, DatasetRef]:
+    """Every dataset of a recipe by the part it plays."""
+    roles: dict[str, DatasetRef] = {}
+    for kind, spec in (("safety", recipe.data.safety), ("domain", recipe.data.domain)):
+        if spec is not None and spec.examples is not None:
+            roles[f"{kind} examples"] = spec.examples
+    if recipe.data.safety is not None and recipe.data.safety.questions is not None:
+        roles["safety questions"] = recipe.data.safety.questions
+    if recipe.data.domain is not None:
+        roles |= {f"in-context {topic}": ref for topic, ref in recipe.data.domain.in_context.items()}
+    return roles | {f"benchmark {name}": spec.dataset for name, spec in recipe.evaluation.benchmarks.items()}
+
+
+def commit(run: "Run", kind: Literal["models", "datasets"], role: str) -> str:
+    """The commit that the check found for a model or dataset."""
+    return str(run.read(CHECKED)[kind][role]["commit"])
+
+
+def label(run: "Run", role: str) -> str:
+    """A model and its commit, as provenance names it."""
+    if role == MERGED:
+        return run.recipe.name
+    ref = model_roles(run.recipe)[role]
+    return f"{ref.repo_id or ref.path}@{commit(run, 'models', role)[:12]}"
+
+
+def folder(run: "Run", role: str) -> Path:
+    """The local folder of a model, downloaded where needed; "merged" is the run's own."""
+    if role == MERGED:
+        return run.directory / "model"
+    return hub.pull(model_roles(run.recipe)[role], commit(run, "models", role))
+
+
+@contextmanager
+def language_model(run: "Run", role: str) -> Iterator[TransformersModel]:
+    """A model that is loaded for the block and freed after it."""
+    compute = run.recipe.compute
+    in_pool = role in (*run.recipe.models, MERGED)
+    model = TransformersModel.load(
+        folder(run, role),
+        name=label(run, role),
+        device=compute.device,
+        dtype=compute.dtype,
+        batch_tokens=compute.batch_tokens,
+        quantization="none" if in_pool else compute.quantization,
+        template_from=folder(run, "base") if in_pool and run.recipe.merge.chat_template == "base" else None,
+    )
+    try:
+        yield model
+    finally:
+        del model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@contextmanager
+def judges(run: "Run", names: Sequence[str]) -> Iterator[Mapping[str, Judge]]:
+    """Judges by name; those that judge with a model have it loaded for the block."""
+    with ExitStack() as stack:
+        bound = {}
+        for name in names:
+            kind = JUDGES.get(name)
+            model = stack.enter_context(language_model(run, f"judge {name}")) if kind.needs_model else None
+            bound[name] = kind.bind(model)
+        yield bound
+
+
+def judge_labels(run: "Run", names: Sequence[str]) -> list[str]:
+    """The judges as provenance names them: with the model and commit of those that have one."""
+    return [f"{name} ({label(run, f'judge {name}')})" if JUDGES.get(name).needs_model else name for name in names]
+
+
+def rows(run: "Run", role: str) -> list[dict[str, Any]]:
+    """The rows of a dataset."""
+    return hub.rows(dataset_roles(run.recipe)[role], commit(run, "datasets", role))
+
+
+def examples(run: "Run", role: str, kind: Literal["safety", "benign", "domain"]) -> list[Example]:
+    """The rows of a dataset as examples. Raises DataError when there are none, or a column is missing."""
+    ref = dataset_roles(run.recipe)[role]
+    found = rows(run, role)
+    if unknown := sorted(ref.where.keys() - found[0].keys()):
+        raise DataError(f"{ref} has no column {unknown[0]!r} to choose rows by; it has {', '.join(map(repr, found[0]))}.")
+    chosen = [row for row in found if all(row[column] == value for column, value in ref.where.items())]
+    return require_rows([from_row(row, kind=kind, columns=dict(ref.columns)) for row in chosen], str(ref))
+
+
+def benchmark_examples(run: "Run", name: str) -> list[Example]:
+    """The examples of a benchmark."""
+    spec = run.recipe.evaluation.benchmarks[name]
+    return examples(run, f"benchmark {name}", spec.kind)[: spec.limit]

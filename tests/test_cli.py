@@ -1,0 +1,172 @@
+"""The command as a user meets it: exit codes, one line for what they can put right, results on stdout."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from test_run import small
+
+from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
+
+COMMANDS = ["check", "demo", "evaluate", "generate", "init", "list", "merge", "push", "reproduce", "run", "search"]
+
+
+def command(*arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "hfsafemerge", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=300,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    done = command("--help")
+    assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
+    code = "import sys; sys.argv = ['hfsafemerge', '--help']\nfrom hfsafemerge.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    heavy = "print(sorted({'torch', 'transformers', 'gradio', 'datasets', 'scipy', 'pydantic', 'matplotlib'} & sys.modules.keys()), file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", code + heavy], capture_output=True, text=True, env=os.environ)
+    assert loaded.stderr.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    done = command(name, "--help")
+    assert done.returncode == 0 and f"$ hfsafemerge {name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mrege"], "Did you mean 'merge'?"),
+        (["merge"], "Missing argument 'RECIPE'"),
+        (["merge", "r.yaml", "--colour"], "No such option: --colour"),
+        (["demo", "--seed", "many"], "'many' is not a valid integer"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, message):
+    done = command(*arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "none.yaml"], "Can't read the recipe none.yaml"),
+        (["run", "."], "is no run directory"),
+        (["list", "metods"], "Did you mean 'methods'?"),
+        (["reproduce", "alice/none"], "alice/none does not exist at"),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_line_and_exits_with_1(arguments, message, working_directory):
+    done = command(*arguments)
+    assert done.returncode == 1 and message in done.stderr
+    assert done.stdout == "" and len([line for line in done.stderr.splitlines() if line.startswith("Error:")]) == 1
+
+
+def test_parts_are_listed_as_data():
+    done = command("list", "methods", "--json")
+    assert {row["name"] for row in json.loads(done.stdout)} == {"dare_ties", "linear", "slerp", "task_arithmetic", "ties"}
+    assert command("list", "-q").stdout.split()[:2] == ["dare_ties", "linear"]
+
+
+def test_init_writes_a_valid_recipe_and_never_over_one(working_directory):
+    from hfsafemerge.recipe import Recipe
+
+    done = command("init")
+    assert done.returncode == 0 and Recipe.load(working_directory / "recipe.yaml").name == "llama3-openbio"
+    assert "hfsafemerge check recipe.yaml" in done.stderr
+    again = command("init")
+    assert again.returncode == 1 and "it is left as it is" in again.stderr
+
+
+def test_init_lab_writes_a_recipe_that_runs(lab, working_directory):
+    assert command("init", "lab.yaml", "--lab").returncode == 0
+    checked = command("check", "lab.yaml", "--json")
+    assert {row["model"] for row in json.loads(checked.stdout)} == {"base", "sums", "question writer", "judge llama_guard"}
+
+
+def test_an_unreachable_hub_is_one_line(working_directory):
+    (working_directory / "r.yaml").write_text(lab_recipe("x", ("sums",), OnHub("alice")).to_yaml())
+    done = command("check", "r.yaml", HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1 and "Can't reach http://127.0.0.1:9" in done.stderr
+    assert not (working_directory / "runs" / "x" / "check.json").exists()
+
+
+def test_the_whole_flow_by_commands(lab, lab_on_hub, repo_name, working_directory):
+    """run, push and reproduce against the local Hub, each in a process of its own."""
+    from huggingface_hub import HfApi
+
+    recipe = small(lab_recipe("pair", ("sums",), OnHub(lab_on_hub), settings={"max_evaluations": 12}))
+    (working_directory / "r.yaml").write_text(recipe.to_yaml())
+    done = command("run", "r.yaml", "--json")
+    assert done.returncode == 0 and set(json.loads(done.stdout)["scores"]) == {"base", "sums", "merged"}
+    assert "evaluate: done" in done.stderr and "hfsafemerge push runs/pair" in done.stderr
+    pushed = command("push", "runs/pair", f"alice/{repo_name}", "--no-private", "--json")
+    assert pushed.returncode == 0 and json.loads(pushed.stdout)["model"].endswith(f"/alice/{repo_name}")
+    api = HfApi()
+    files = set(api.list_repo_files(f"alice/{repo_name}"))
+    assert {
+        "README.md",
+        "hfsafemerge.lock.json",
+        "scores.json",
+        "search.jsonl",
+        "recipe.yaml",
+        "alignment.png",
+        "model.safetensors",
+    } <= files
+    info = api.model_info(f"alice/{repo_name}")
+    assert {"base_model:merge:alice/lab-aligned", "license:apache-2.0", f"dataset:alice/{repo_name}-safety"} <= set(info.tags)
+    assert api.dataset_info(f"alice/{repo_name}-safety").gated == "manual"
+    rebuilt = command("reproduce", f"alice/{repo_name}", "--json", HF_HOME=str(working_directory / "fresh"))
+    assert rebuilt.returncode == 0 and json.loads(rebuilt.stdout)["tensors"] == 29
+    again = command("push", "runs/pair", f"alice/{repo_name}")
+    assert again.returncode == 0 and len(api.list_repo_commits(f"alice/{repo_name}")) == 2
+    elsewhere = command("push", "runs/pair", "bob/x")
+    assert elsewhere.returncode == 1 and "You are alice and can't write to bob/x" in elsewhere.stderr
+
+
+def test_weights_that_were_changed_afterwards_are_noticed(lab, lab_on_hub, repo_name, tmp_path):
+    from huggingface_hub import HfApi
+    from safetensors.torch import load_file, save_file
+
+    from hfsafemerge.errors import NotReproduced
+    from hfsafemerge.run import Run, reproduce
+
+    recipe = lab_recipe(
+        "uniform",
+        ("sums",),
+        OnHub(lab_on_hub),
+        method="linear",
+        strategy="fixed",
+        use=(),
+        ready={},
+        compare=False,
+        push=f"alice/{repo_name}",
+    )
+    run = Run(small(recipe), tmp_path / "run")
+    run.do("push")
+    assert reproduce(f"alice/{repo_name}").tensors == 29
+    weights = load_file(run.directory / "model" / "model.safetensors")
+    weights["model.norm.weight"][3] += 1e-6
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    HfApi().upload_file(path_or_fileobj=tmp_path / "model.safetensors", path_in_repo="model.safetensors", repo_id=f"alice/{repo_name}")
+    with pytest.raises(NotReproduced, match=r"1 of 29 tensors differ, such as model.norm.weight. The versions are the same, so"):
+        reproduce(f"alice/{repo_name}")
+
+
+def test_a_merge_of_local_folders_says_that_it_can_not_be_rebuilt(lab, repo_name, tmp_path):
+    from hfsafemerge.errors import NotReproduced
+    from hfsafemerge.run import Run, reproduce
+
+    recipe = lab_recipe("local", ("sums",), InFolder(lab), method="linear", strategy="fixed", use=(), ready={}, compare=False)
+    run = Run(small(recipe), tmp_path / "run")
+    run.publish_to(f"alice/{repo_name}", True, "apache-2.0")
+    run.do("push")
+    with pytest.raises(NotReproduced, match=r"made from local folders \(base, sums\)"):
+        reproduce(f"alice/{repo_name}")
