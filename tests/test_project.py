@@ -1,0 +1,166 @@
+"""What the README, the docs and the packaging say is so."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PACKAGE = ROOT / "hfsafemerge"
+NEVER = {  # what the glossary has another word for
+    "donor", "pretrained", "ptm", "anchor_model", "ft_model", "drop_rate", "sparsity", "saliency", "phenotype", "grader", "asr", "false_refusal",
+}  # fmt: skip
+
+
+def tree():
+    """The paths of the README's tree, with the phrase beside each."""
+    block = re.search(r"<!-- tree.*?```\n(.*?)```", README, re.DOTALL)[1]
+    found, above = {}, []
+    for line in block.splitlines():
+        name, _, phrase = line.strip().partition(" ")
+        above = [*above[: (len(line) - len(line.lstrip())) // 2], name]
+        found["".join(above)] = phrase.strip()
+    return found
+
+
+def test_the_readme_s_tree_is_the_folder():
+    listed = tree()
+    missing = [path for path in listed if not (ROOT / path).exists()]
+    assert not missing and all(listed[path] for path in listed if path != "hfsafemerge/")
+    there = {f"hfsafemerge/{path.name}{'/' * path.is_dir()}" for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")}
+    there |= {f"hfsafemerge/run/{path.name}" for path in (PACKAGE / "run").glob("*.py") if path.name != "__init__.py"}
+    assert {path for path in listed if path.startswith("hfsafemerge/")} - {"hfsafemerge/"} == there
+    for shelf in ("merge_methods", "search_strategies", "judges", "generators"):
+        files = {path.stem for path in (PACKAGE / shelf).glob("*.py")} - {"__init__"}
+        assert set(listed[f"hfsafemerge/{shelf}/"].split()) == files
+
+
+def test_the_readme_s_commands_exist():
+    from hfsafemerge.cli import app
+
+    named = set(re.findall(r"hfsafemerge (init|check|generate|search|merge|evaluate|run|push|reproduce|list|demo)\b", README))
+    assert named <= set(app.commands) and {"demo", "init", "check", "run", "push", "reproduce", "list"} <= named
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
+
+
+def test_the_readme_s_code_runs_as_far_as_names_go():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    exec(compile(code.split("run = ")[0], "README", "exec"), {})
+
+
+def test_the_front_matter_is_valid_for_a_space():
+    found = yaml.safe_load(README.split("---")[1])
+    pinned = dict(re.findall(r"^(\w+)==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert found["sdk"] == "gradio" and found["sdk_version"] == pinned["gradio"] and found["app_file"] == "app.py"
+    assert len(found["short_description"]) <= 60 and found["license"] == "apache-2.0"
+
+
+def test_every_requirement_is_pinned_and_meets_its_bound():
+    from packaging.requirements import Requirement
+
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            pinned.setdefault(requirement.name.lower().replace("_", "-"), []).append(next(iter(requirement.specifier)).version)
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            versions = pinned[requirement.name.lower().replace("_", "-")]
+            assert all(requirement.specifier.contains(version) for version in versions), line
+
+
+def test_the_docs_of_the_parts_are_fresh():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "methods.md").read_text() == module.page(), "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_examples_of_new_parts_work(number):
+    """Each code block of docs/extending.md registers a part; it is looked up and then forgotten again."""
+    from hfsafemerge.generation import GENERATORS
+    from hfsafemerge.judging import JUDGES, Exchange
+    from hfsafemerge.merging import MERGE_METHODS
+    from hfsafemerge.searching import SEARCH_STRATEGIES, Gene
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    registry, name = [(MERGE_METHODS, "largest_delta"), (SEARCH_STRATEGIES, "random_walk"), (JUDGES, "short_answers"), (GENERATORS, "exam_questions")][number]
+    registry.names()
+    try:
+        exec(compile(blocks[number], "extending.md", "exec"), {})
+        part = registry.get(name)
+        if registry is MERGE_METHODS:
+            import torch
+
+            base, deltas = torch.zeros(2), torch.tensor([[1.0, -0.5], [0.5, -2.0]])
+            assert part.kernel(base=base, deltas=deltas, weight=torch.ones(2)).tolist() == [1.0, -2.0]
+        elif registry is SEARCH_STRATEGIES:
+            strategy = part.make([Gene("weight", "a", 0, 0.5, 0.0, 1.0)], 0, steps=3)
+            while not strategy.done:
+                strategy.tell([(genome, -genome[0]) for genome in strategy.ask()])
+            assert 0 <= strategy.recommend()[0] <= 1
+        elif registry is JUDGES:
+            assert [v.label for v in part.bind(None)([Exchange("q", "it is 4", "4"), Exchange("q", "no", "4")])] == ["correct", "wrong"]
+        else:
+            assert part.kind == "domain"
+    finally:
+        registry._parts.pop(name, None)
+
+
+def test_the_wheel_carries_recipes_templates_and_cards(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    wanted = ["recipes/evomm.yaml", "templates/alignment_card.md.jinja", "datasets_cards/safety.md.jinja", "datasets_cards/domain.md.jinja", "py.typed"]
+    modules = [str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")]
+    assert {*modules, *(f"hfsafemerge/{name}" for name in wanted)} <= names
+    assert not any(name.startswith(("tests/", "space/")) for name in names)
+
+
+def identifiers(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        for field in ("name", "id", "arg", "attr"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield value
+
+
+def test_names_are_those_of_the_glossary():
+    found = {(path.name, name) for path in PACKAGE.rglob("*.py") for name in identifiers(path) if name.casefold() in NEVER}
+    assert not found
+
+
+def test_nothing_is_done_at_import():
+    """Importing every module of the package touches neither the network nor the file system nor the environment."""
+    code = (
+        "import sys, pkgutil, importlib, socket, builtins\n"
+        "import torch, transformers, datasets, huggingface_hub, cma, scipy.stats, matplotlib, fastapi, uvicorn\n"
+        "def no(*a, **k): raise AssertionError('touched at import')\n"
+        "socket.socket.connect = no\n"
+        "import hfsafemerge\n"
+        "for m in pkgutil.walk_packages(hfsafemerge.__path__, 'hfsafemerge.'):\n"
+        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_file_names_a_path_that_users_do_not_have():
+    tracked = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".jinja", ".css", "") and path.is_file():
+            text = path.read_text(errors="ignore")
+            assert not re.search(r"\.\./shared|/work/main|/root/", text) or name == "tests/test_project.py", name
