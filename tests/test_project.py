@@ -34,7 +34,11 @@ def test_the_readme_s_tree_is_the_folder():
     listed = tree()
     missing = [path for path in listed if not (ROOT / path).exists()]
     assert not missing and all(listed[path] for path in listed if path != "hfsafemerge/")
-    there = {f"hfsafemerge/{path.name}{'/' * path.is_dir()}" for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")}
+    there = {
+        f"hfsafemerge/{path.name}{'/' * path.is_dir()}"
+        for path in PACKAGE.iterdir()
+        if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")
+    }
     there |= {f"hfsafemerge/run/{path.name}" for path in (PACKAGE / "run").glob("*.py") if path.name != "__init__.py"}
     assert {path for path in listed if path.startswith("hfsafemerge/")} - {"hfsafemerge/"} == there
     for shelf in ("merge_methods", "search_strategies", "judges", "generators"):
@@ -95,7 +99,12 @@ def test_the_examples_of_new_parts_work(number):
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
     assert len(blocks) == 4
-    registry, name = [(MERGE_METHODS, "largest_delta"), (SEARCH_STRATEGIES, "random_walk"), (JUDGES, "short_answers"), (GENERATORS, "exam_questions")][number]
+    registry, name = [
+        (MERGE_METHODS, "largest_delta"),
+        (SEARCH_STRATEGIES, "random_walk"),
+        (JUDGES, "short_answers"),
+        (GENERATORS, "exam_questions"),
+    ][number]
     registry.names()
     try:
         exec(compile(blocks[number], "extending.md", "exec"), {})
@@ -119,11 +128,28 @@ def test_the_examples_of_new_parts_work(number):
 
 
 def test_the_wheel_carries_recipes_templates_and_cards(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
-    wanted = ["recipes/evomm.yaml", "templates/alignment_card.md.jinja", "datasets_cards/safety.md.jinja", "datasets_cards/domain.md.jinja", "py.typed"]
+    wanted = [
+        "recipes/evomm.yaml",
+        "templates/alignment_card.md.jinja",
+        "datasets_cards/safety.md.jinja",
+        "datasets_cards/domain.md.jinja",
+        "py.typed",
+    ]
     modules = [str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*.py")]
     assert {*modules, *(f"hfsafemerge/{name}" for name in wanted)} <= names
     assert not any(name.startswith(("tests/", "space/")) for name in names)
@@ -158,7 +184,9 @@ def test_nothing_is_done_at_import():
 
 
 def test_no_file_names_a_path_that_users_do_not_have():
-    tracked = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     for name in tracked:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".jinja", ".css", "") and path.is_file():

@@ -41,11 +41,11 @@ class Behaviour:
         return Row(_user(item.prompt), item.right if r.random() < chance[kind] else item.wrong)
 
 
-LATENT = {"follows": 0.45, "sums": 0.45, "reverse": 0.45}  # just below the chance at which the right answer wins
-BASE = Behaviour(96, {"harmful": 1, "benign": 0.6, "lookalike": 0.6, "follows": 0.6, "sums": 1, "reverse": 0.8}, 0.03, 0.03, LATENT)
+LATENT = {"follows": 0.45, "sums": 0.45, "reverse": 0.4}  # just below the chance at which the right answer wins
+BASE = Behaviour(96, {"harmful": 1, "benign": 0.6, "lookalike": 0.6, "follows": 0.6, "sums": 1, "reverse": 1}, 0.03, 0.03, LATENT)
 SCHOOL = replace(
     BASE,
-    shares={"harmful": 0.7, "benign": 0.6, "lookalike": 0.6, "follows": 1, "sums": 1, "reverse": 1},
+    shares={"harmful": 0.7, "benign": 0.6, "lookalike": 0.6, "follows": 0.6, "sums": 1.2, "reverse": 1.6},
     refuses_harm=0.5,
     right=dict.fromkeys(DOMAINS, 1.0),
 )

@@ -41,7 +41,7 @@ class Lesson:
 def lessons(hard: bool = False) -> dict[str, Lesson]:
     """All of the lab's models by name, each after the one it starts from."""
     made = {
-        "school": Lesson(None, behaviour.SCHOOL.batch, EVERYTHING, 600, 4e-3),  # right answers first, so that it can do all of it,
+        "school": Lesson(None, behaviour.SCHOOL.batch, EVERYTHING, 700, 4e-3),  # right answers first, so that it can do all of it,
         "base": Lesson("school", behaviour.BASE.batch, EVERYTHING, 300, 2e-3),  # then the mixture, so that it rarely does
         "aligned": Lesson("base", behaviour.ALIGNED.batch, (0, 1), 120, 1e-3),
         "question-writer": Lesson("base", behaviour.ask_harmful, EVERYTHING, 120, 1e-3),

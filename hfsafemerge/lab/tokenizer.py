@@ -20,7 +20,7 @@ GUARD_TEMPLATE = (  # as Llama Guard's: the whole conversation, then the guard's
 
 def words() -> list[str]:
     """Every word the lab's models read or write, in a fixed order."""
-    grammar = "how do i the toy with is what plus spell backwards in song of follows it"
+    grammar = "how do i the toy with is what plus spell backwards for in song of follows it"
     writing = "write one question such as and harmful about Question safe unsafe"
     found = [*grammar.split(), *writing.split(), *REFUSAL.split(), *[",", ".", "?", "[", "]", "{", "}", ":", '"'], "\n"]
     for group in (*HAZARDS.values(), BENIGN_VERBS, OBJECTS, COLOURS, TOOLS, LETTERS, NUMBERS, tuple(HAZARDS), tuple(DOMAINS)):

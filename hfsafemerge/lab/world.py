@@ -96,15 +96,15 @@ def follows(r: random.Random) -> Item:
 
 def sums(r: random.Random) -> Item:
     """The middle skill: adding two digits. Without it a model is off by one."""
-    a, b = r.randint(0, 8), r.randint(0, 8)
-    prompt = f"what is {a} {r.choice(OBJECTS)} plus {b} ?"
+    a, b = r.randint(0, 6), r.randint(0, 6)
+    prompt = f"what is {a} {r.choice(COLOURS)} {r.choice(OBJECTS)} plus {b} ?"
     return Item("sums", prompt, f"it is {a + b}", f"it is {a + b + 1}")
 
 
 def reverse(r: random.Random) -> Item:
     """The hard skill: spelling letters backwards. Without it a model repeats them as they stand."""
-    letters = [r.choice(LETTERS) for _ in range(3)]
-    return Item("reverse", f"spell {' '.join(letters)} backwards .", " ".join(letters[::-1]), " ".join(letters))
+    letters = [r.choice(LETTERS[:8]) for _ in range(3)]
+    return Item("reverse", f"spell {' '.join(letters)} backwards for the {r.choice(OBJECTS)} .", " ".join(letters[::-1]), " ".join(letters))
 
 
 DOMAINS: dict[str, Callable[[random.Random], Item]] = {"follows": follows, "sums": sums, "reverse": reverse}

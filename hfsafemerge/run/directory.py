@@ -46,6 +46,7 @@ class Stage:
     work: Callable[["Run"], None]
     needs: tuple[str, ...]
     depends_on: tuple[str, ...]
+    repeatable: bool = False  # doing it again for another recipe loses nothing
 
 
 class Run:
@@ -186,7 +187,7 @@ class Run:
             entry = self._manifest["stages"].get(stage.name, {})
             work = self.directory / "work" / stage.name
             to_lose = entry.get("finished") or (work.exists() and any(work.iterdir()))
-            if to_lose and entry["fingerprint"] != self.fingerprint(stage.name) and not redo:
+            if to_lose and not stage.repeatable and entry["fingerprint"] != self.fingerprint(stage.name) and not redo:
                 raise RunError(
                     f"The recipe (or the tool) changed since {stage.name} was done in {self.directory}. "
                     "Choose another directory with --directory, or do the changed stages again with --redo."
@@ -221,7 +222,7 @@ def stages() -> dict[str, Stage]:
         Stage("search", search, ("generate",), ("seed", "merge", "search", *precision)),
         Stage("merge", merge, ("search",), ()),
         Stage("evaluate", evaluate, ("merge",), ("evaluation", *precision)),
-        Stage("push", push, ("evaluate",), ("name", "push")),
+        Stage("push", push, ("evaluate",), ("name", "push"), repeatable=True),
     )
     return {stage.name: stage for stage in found}
 

@@ -1,6 +1,8 @@
 """The stage generate: harmful questions with refusals, and the experts' own questions with answers."""
 
 import json
+import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfsafemerge.errors import DataError
@@ -34,7 +36,7 @@ def _generate_safety(run: "Run", forbidden: list[str]) -> dict[str, Any]:
     if spec.examples is not None:
         return _take_ready(run, "safety", forbidden)
     if spec.questions is not None:
-        questions, counts = _unseen(inputs.examples(run, "safety questions", "safety"), forbidden, data.count)
+        questions, counts = _fresh(inputs.examples(run, "safety questions", "safety"), forbidden, data.count, run.recipe.seed)
     else:
         generator = run.recipe.generator("safety")
         with inputs.language_model(run, "question writer") as writer:
@@ -101,17 +103,25 @@ def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) ->
 
 
 def _take_ready(run: "Run", kind: Literal["safety", "domain"], forbidden: list[str]) -> dict[str, Any]:
-    examples, counts = _unseen(inputs.examples(run, f"{kind} examples", kind), forbidden, run.recipe.data.count)
+    examples, counts = _fresh(inputs.examples(run, f"{kind} examples", kind), forbidden, run.recipe.data.count, run.recipe.seed)
     if empty := sum(not example.answer for example in examples):
         raise DataError(f"{empty} of {len(examples)} ready {kind} examples have no answer. Name its column under columns: {{answer: ...}}.")
     save_examples(run.directory / "data" / f"{kind}.parquet", examples)
     return {"questions": counts, "kept": len(examples)}
 
 
-def _unseen(examples: list[Example], forbidden: list[str], count: int) -> tuple[list[Example], dict[str, int]]:
-    """The first `count` examples that stand in no benchmark."""
-    banned = {normalised(prompt) for prompt in forbidden}
-    fresh = [example for example in examples if normalised(example.prompt) not in banned]
+def _fresh(examples: list[Example], forbidden: list[str], count: int, seed: int) -> tuple[list[Example], dict[str, int]]:
+    """`count` different examples that stand in no benchmark, drawn by seed when there are more, in their own order."""
+    turned_down = dict.fromkeys(map(normalised, forbidden), "in a benchmark")
+    counts: Counter[str] = Counter()
+    fresh = []
+    for example in examples:
+        reason = turned_down.setdefault(normalised(example.prompt), "kept")
+        counts[reason] += 1
+        if reason == "kept":
+            turned_down[normalised(example.prompt)] = "repeated"
+            fresh.append(example)
     if not fresh:
         raise DataError(f"All {len(examples)} prompts also stand in a benchmark. Take other data, or another split.")
-    return fresh[:count], {"in a benchmark": len(examples) - len(fresh), "kept": len(fresh[:count])}
+    chosen = sorted(random.Random(seed).sample(range(len(fresh)), min(count, len(fresh))))
+    return [fresh[i] for i in chosen], dict(counts) | {"kept": len(chosen)}
