@@ -6,7 +6,7 @@ import time
 # The formats and colours of the `hf` command. The module is private there, so it is used in this one file only.
 from huggingface_hub.cli._output import OutputFormat, out
 
-from hfsafemerge.run import Event
+from hfsafemerge.run import Event, clock
 
 __all__ = ["OutputFormat", "Progress", "out"]
 
@@ -46,11 +46,3 @@ class Progress:
         if self._open:
             sys.stderr.write("\n")
             self._open = False
-
-
-def clock(seconds: float) -> str:
-    """A time such as 42 s, 3 min or 1 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -86,11 +86,12 @@ def alignment_card(
         RecipeError: the licence does not follow from those of the models.
     """
     pool = {role: checked["models"][role] for role in recipe.models}
+    refs = [recipe.base, *recipe.experts]
     license, note = resolve_license({m["ref"]: m["license"] for m in pool.values()}, recipe.push.license if recipe.push else None)
     scores: Mapping[str, list[dict[str, Any]]] = results["scores"]
     merged = scores.get("merged", [])
     data = ModelCardData(
-        base_model=[model["ref"].split("@")[0] for model in pool.values()],
+        base_model=[ref.repo_id for ref in refs if ref.repo_id] or None,
         library_name="transformers",
         license=license,
         pipeline_tag="text-generation",
@@ -98,7 +99,7 @@ def alignment_card(
         datasets=list(datasets) or None,
         model_name=recipe.name if merged else None,
         eval_results=[_eval_result(recipe, score) for score in merged] or None,
-        base_model_relation="merge",
+        base_model_relation="merge" if any(ref.repo_id for ref in refs) else None,
     )
     return render(
         Path(__file__).parent / "templates",
@@ -108,7 +109,8 @@ def alignment_card(
             "name": recipe.name,
             "repo_id": repo_id,
             "endpoint": endpoint,
-            "base": pool["base"]["ref"].split("@")[0],
+            "base": recipe.base,
+            "local": [ref.path for ref in refs if ref.path],
             "method": recipe.method,
             "strategy": recipe.strategy,
             "tried": chosen["search"]["tried"],

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
+
 # The declaration layer of the `hf` command, as huggingface_hub.typer_factory uses it.
 from huggingface_hub import typer_factory
 from huggingface_hub.cli._framework import Argument, Option
@@ -19,7 +21,15 @@ SHIPPED = Path(__file__).parent / "recipes"
 EPILOG = "Start with `hfsafemerge demo`, which runs everything offline, or with `hfsafemerge init`.\n"
 app = typer_factory(help="Merge expert language models without losing safety alignment.", epilog=EPILOG)
 
-RecipeArg = Annotated[Path, Argument(help="A recipe (YAML), or the directory of a run.")]
+
+def _given(value: Any) -> Any:
+    """The value of a required argument: since click 8.3 a default of None, which `hf` gives to each, counts as one."""
+    if value is None:
+        raise click.UsageError("An argument is missing.")
+    return value
+
+
+RecipeArg = Annotated[Path, Argument(help="A recipe (YAML), or the directory of a run.", callback=_given)]
 DirectoryOpt = Annotated[Path | None, Option("--directory", "-d", help="Where the run keeps its files; runs/NAME by default.")]
 RedoOpt = Annotated[bool, Option("--redo", help="Do stages again whose part of the recipe has changed.")]
 
@@ -186,7 +196,7 @@ def push(
 
 @app.command(epilog=_examples("hfsafemerge reproduce me/my-merge", "hfsafemerge reproduce me/my-merge --revision v1"))
 def reproduce(
-    repo_id: Annotated[str, Argument(help="The published merge.")],
+    repo_id: Annotated[str, Argument(help="The published merge.", callback=_given)],
     revision: Annotated[str | None, Option("--revision", help="A branch, tag or commit of it.")] = None,
 ) -> None:
     """Rebuild a published merge from its lock, and compare every tensor."""

@@ -3,22 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from hfsafemerge.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Message = dict[str, str]
 Conversation = list[Message]
@@ -87,7 +81,7 @@ class TransformersModel:
     `batch_tokens` bounds the padded tokens of one forward pass (rows x tokens).
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str, batch_tokens: int = 8192) -> None:
+    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", *, name: str, batch_tokens: int = 8192) -> None:
         if tokenizer.chat_template is None:
             raise DataError(f"{name} has no chat template, so it can't be talked to. Use the instruct version of the model.")
         if tokenizer.pad_token_id is None:  # many tokenizers have none; padding is masked, so any token will do
@@ -123,6 +117,8 @@ class TransformersModel:
         Raises:
             CheckpointError: the folder holds no loadable model.
         """
+        from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # takes seconds, and a recipe is read without it
+
         options: dict[str, Any] = {"dtype": dtype, "device_map": device if device == "auto" else {"": device}}
         if quantization != "none":
             options["quantization_config"] = BitsAndBytesConfig(
@@ -164,6 +160,8 @@ class TransformersModel:
         Sampling adds Gumbel noise drawn from the row's own seed to the scaled logits and takes the largest, which is an
         exact sample of the softmax and does not depend on the other rows of the batch.
         """
+        from transformers import LogitsProcessorList
+
         if temperature > 0 and len(seeds) != len(conversations):
             raise ValueError(f"Sampling needs a seed a conversation: {len(conversations)} conversations, {len(seeds)} seeds.")
         prompts = [self._prompt_ids(conversation, prefill) for conversation in conversations]
@@ -256,8 +254,8 @@ class TransformersModel:
             order = order[size:]
 
 
-class GumbelNoise(LogitsProcessor):
-    """Turns an arg max into an exact sample at a temperature, row by row from each row's own seed."""
+class GumbelNoise:
+    """A logits processor that turns an arg max into an exact sample at a temperature, row by row from each row's own seed."""
 
     def __init__(self, seeds: Sequence[int], temperature: float) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -130,6 +130,10 @@ class Recipe(Part):
         """The recipe as YAML that `parse` reads back equal; defaults are left out."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
 
+    def public(self) -> "Recipe":
+        """The recipe as it is published: of this machine's folders only the names."""
+        return Recipe.model_validate(_without_parents(self.model_dump(mode="json", exclude_defaults=True)))
+
     def check(self) -> None:
         """Check all that can be checked without a download.
 
@@ -186,6 +190,13 @@ class Recipe(Part):
                     f"The benchmark {benchmarks[_place(ref)]} is also used to make the merge ({ref}, split {ref.split}). "
                     "A number that was optimised measures nothing; take another split or dataset for the data."
                 )
+
+
+def _without_parents(value: Any) -> Any:
+    """The value with every `path` in it cut to its last part."""
+    if isinstance(value, dict):
+        return {key: Path(found).name if key == "path" and found else _without_parents(found) for key, found in value.items()}
+    return [_without_parents(found) for found in value] if isinstance(value, list) else value
 
 
 def fingerprint(value: Any) -> str:

@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from test_run import small
 
 from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"
+)  # of huggingface_hub's own LFS
 COMMANDS = ["check", "demo", "evaluate", "generate", "init", "list", "merge", "push", "reproduce", "run", "search"]
 
 
@@ -44,8 +48,9 @@ def test_every_command_has_help_with_an_example(name):
     ("arguments", "message"),
     [
         (["mrege"], "Did you mean 'merge'?"),
-        (["merge"], "Missing argument 'RECIPE'"),
-        (["merge", "r.yaml", "--colour"], "No such option: --colour"),
+        (["push", "--private"], "An argument is missing"),
+        (["reproduce", "--revision", "v1"], "An argument is missing"),
+        (["merge", "r.yaml", "--colour"], "No such option '--colour'"),
         (["demo", "--seed", "many"], "'many' is not a valid integer"),
     ],
 )
@@ -161,8 +166,11 @@ def test_weights_that_were_changed_afterwards_are_noticed(lab, lab_on_hub, repo_
 
 
 def test_a_merge_of_local_folders_says_that_it_can_not_be_rebuilt(lab, repo_name, tmp_path):
+    from huggingface_hub import HfApi
+
     from hfsafemerge.errors import NotReproduced
     from hfsafemerge.run import Run, reproduce
+    from hfsafemerge.run.publishing import LOCK
 
     recipe = lab_recipe("local", ("sums",), InFolder(lab), method="linear", strategy="fixed", use=(), ready={}, compare=False)
     run = Run(small(recipe), tmp_path / "run")
@@ -170,3 +178,6 @@ def test_a_merge_of_local_folders_says_that_it_can_not_be_rebuilt(lab, repo_name
     run.do("push")
     with pytest.raises(NotReproduced, match=r"made from local folders \(base, sums\)"):
         reproduce(f"alice/{repo_name}")
+    published = [Path(HfApi().hf_hub_download(f"alice/{repo_name}", name)).read_text() for name in ("README.md", "recipe.yaml", LOCK)]
+    assert "can't be rebuilt by others: aligned, sums-expert" in published[0]
+    assert not any(str(lab.parent) in text for text in published)  # where things are on this machine is nobody's business

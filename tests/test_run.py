@@ -18,7 +18,7 @@ from hfsafemerge.examples import load_examples, save_examples
 from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.lab.world import REFUSAL
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, stages
+from hfsafemerge.run import Run, clock, stages
 
 FEW = {"settings": {"max_evaluations": 12}, "compare": False}
 
@@ -278,3 +278,8 @@ def test_fixed_parameters_need_no_data(lab, tmp_path):
     merged = Checkpoint(run.directory / "model")
     name = "model.layers.2.mlp.up_proj.weight"
     torch.testing.assert_close(merged.read(name), (parts[0].read(name) + parts[1].read(name)) / 2)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (89, "89 s"), (180, "3 min"), (4800, "1 h 20 min")])
+def test_times_are_said_in_words(seconds, said):
+    assert clock(seconds) == said

@@ -116,7 +116,6 @@ class Demo:
             POOLS[pool],
             OnHub(self.namespace),
             method=variant.method,
-            parameters={"normalize": False} if variant.method in ("ties", "dare_ties") else {},
             layers_per_group=1 if variant.search == "cma_es" else 0,
             strategy=variant.search,
             settings=variant.settings,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from hfsafemerge.lab.behaviour import ASK_DOMAIN, ASK_HARMFUL, PREFILL
 from hfsafemerge.lab.world import HAZARDS
+from hfsafemerge.merging import MERGE_METHODS
 from hfsafemerge.recipe import Recipe
 
 EXAMPLES = 100  # of each kind: enough to rank candidates, and a candidate costs a fifth of a second
@@ -78,6 +79,9 @@ def lab_recipe(
         seed: of data and search.
         push: the repository to publish to.
     """
+    if parameters is None:
+        normalizes = any(option.name == "normalize" for option in MERGE_METHODS.get(method).options)
+        parameters = {"normalize": False} if normalizes and strategy != "fixed" else {}  # with one expert its weight would do nothing
     judges = ("llama_guard", "refusal_phrases")
     data: dict[str, Any] = {"count": EXAMPLES, "max_new_tokens": 16}
     if ready is not None:
@@ -97,7 +101,7 @@ def lab_recipe(
             "experts": [{**place.model(f"{d}-expert"), "name": d, "topic": d} for d in domains],
             "judges": {"llama_guard": {"model": place.model("guard")}},
             "data": data,
-            "merge": {"method": method, "parameters": parameters or {}, "layers_per_group": layers_per_group},
+            "merge": {"method": method, "parameters": parameters, "layers_per_group": layers_per_group},
             "search": {"strategy": strategy, "settings": settings or {}, **({"use": list(use)} if use else {})},
             "evaluation": {"benchmarks": {k: {**v, "max_new_tokens": 16} for k, v in benchmarks.items()}, "compare": compare},
             "compute": {"device": "cpu", "threads": 2},

@@ -1,6 +1,6 @@
 """A run: one recipe carried through its stages in a directory, then published and rebuilt."""
 
-from hfsafemerge.run.directory import Event, Listener, Run, Stage, stages
+from hfsafemerge.run.directory import Event, Listener, Run, Stage, clock, stages
 from hfsafemerge.run.reproducing import Reproduction, reproduce
 
-__all__ = ["Event", "Listener", "Reproduction", "Run", "Stage", "reproduce", "stages"]
+__all__ = ["Event", "Listener", "Reproduction", "Run", "Stage", "clock", "reproduce", "stages"]

@@ -35,6 +35,14 @@ class Event:
         return self.seconds / self.done * (self.total - self.done) if self.done and self.total else None
 
 
+def clock(seconds: float) -> str:
+    """A time such as 42 s, 3 min or 1 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 Listener = Callable[[Event], None]
 
 
@@ -210,10 +218,12 @@ class Run:
 
 def stages() -> dict[str, Stage]:
     """All stages by name, in the order of work."""
+    from hfsafemerge.run.checking import check
+    from hfsafemerge.run.evaluating import evaluate
     from hfsafemerge.run.generating import generate
+    from hfsafemerge.run.merging import merge
     from hfsafemerge.run.publishing import push
     from hfsafemerge.run.searching import search
-    from hfsafemerge.run.stages import check, evaluate, merge
 
     precision = ("compute.dtype", "compute.quantization")
     found = (

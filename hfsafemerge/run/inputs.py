@@ -49,11 +49,11 @@ def commit(run: "Run", kind: Literal["models", "datasets"], role: str) -> str:
 
 
 def label(run: "Run", role: str) -> str:
-    """A model and its commit, as provenance names it."""
+    """A model and its commit, as provenance names it; of a local folder only the name, since provenance is published."""
     if role == MERGED:
         return run.recipe.name
     ref = model_roles(run.recipe)[role]
-    return f"{ref.repo_id or ref.path}@{commit(run, 'models', role)[:12]}"
+    return f"{ref.repo_id or Path(str(ref.path)).name}@{commit(run, 'models', role)[:12]}"
 
 
 def folder(run: "Run", role: str) -> Path:

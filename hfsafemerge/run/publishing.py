@@ -17,9 +17,10 @@ from hfsafemerge.errors import RunError
 from hfsafemerge.examples import load_examples
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.run import inputs
+from hfsafemerge.run.evaluating import SCORES
 from hfsafemerge.run.generating import REPORT
+from hfsafemerge.run.merging import MODEL, TENSORS
 from hfsafemerge.run.searching import LOG, PARAMETERS
-from hfsafemerge.run.stages import MODEL, SCORES, TENSORS
 
 if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
@@ -36,7 +37,8 @@ def push(run: "Run") -> None:
         raise RunError(
             "The recipe does not say where to push. Add `push: {repo_id: namespace/name}`, or give REPO_ID to `hfsafemerge push`."
         )
-    checked, chosen, results = run.read(inputs.CHECKED), run.read(PARAMETERS), run.read(SCORES)
+    recipe = run.recipe.public()
+    checked, chosen, results = _public(recipe, run.read(inputs.CHECKED)), run.read(PARAMETERS), run.read(SCORES)
     made = {kind: f"{target.repo_id}-{kind}" for kind in ("safety", "domain") if _was_generated(run.recipe, kind)}
     hub.check_can_write([target.repo_id])
     linked = {}
@@ -50,7 +52,7 @@ def push(run: "Run") -> None:
         plot_alignment(panels, plots)
     ready = [ref.repo_id for role, ref in inputs.dataset_roles(run.recipe).items() if role.endswith(" examples") and ref.repo_id]
     card = alignment_card(
-        run.recipe,
+        recipe,
         repo_id=target.repo_id,
         endpoint=hub.api().endpoint,
         checked=checked,
@@ -60,8 +62,8 @@ def push(run: "Run") -> None:
         plot=plots[0].name if plots else None,
     )
     (publish / "README.md").write_text(card)
-    (publish / "recipe.yaml").write_text(run.recipe.to_yaml())
-    (publish / LOCK).write_text(json.dumps(lock(run, checked, chosen), indent=2) + "\n")
+    (publish / "recipe.yaml").write_text(recipe.to_yaml())
+    (publish / LOCK).write_text(json.dumps(lock(run, recipe, checked, chosen), indent=2) + "\n")
     (publish / SCORES).write_text(json.dumps(results, indent=2) + "\n")
     shutil.copyfile(run.directory / LOG, publish / LOG)
     files = {path.name: path for folder in (run.directory / MODEL, publish) for path in sorted(folder.iterdir()) if path.is_file()}
@@ -113,13 +115,19 @@ def _questions(report: Mapping[str, Any]) -> int:
     return sum(count["kept"] for count in counts)
 
 
-def lock(run: "Run", checked: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _public(recipe: Recipe, checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """check.json with the references of a public recipe."""
+    roles: dict[str, Mapping[str, object]] = {"models": inputs.model_roles(recipe), "datasets": inputs.dataset_roles(recipe)}
+    return {kind: {role: {**checked[kind][role], "ref": str(ref)} for role, ref in refs.items()} for kind, refs in roles.items()}
+
+
+def lock(run: "Run", recipe: Recipe, checked: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """All that is needed to rebuild the weights, and to see whether anything differs."""
     files = [*sorted((run.directory / "data").glob("*.parquet")), run.directory / LOG]
     return {
         "format": 1,
         "version": __version__,
-        "recipe": run.recipe.model_dump(mode="json", exclude_defaults=True),
+        "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
         "models": checked["models"],
         "datasets": checked["datasets"],
         "parameters": chosen,

@@ -13,8 +13,8 @@ from hfsafemerge.checkpoint import Checkpoint, digest
 from hfsafemerge.errors import HubError, NotReproduced
 from hfsafemerge.recipe import ModelRef, Recipe
 from hfsafemerge.run import inputs
+from hfsafemerge.run.merging import write_merge
 from hfsafemerge.run.publishing import LOCK, versions
-from hfsafemerge.run.stages import write_merge
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cma
 import numpy as np
 
 from hfsafemerge.searching import Gene, Genome, search_strategy
@@ -30,6 +29,8 @@ class CmaEs:
             sigma0: the first standard deviation, the same for all genes.
             population: candidates in a generation; None takes 4 + floor(3 ln n).
         """
+        import cma  # brings matplotlib along, and a recipe is read without it
+
         self._genes = genes
         options = {
             "randn": np.random.RandomState(seed % 2**32).randn,

@@ -1,0 +1,35 @@
+"""The stage check: every revision resolved, and the models compared before their weights are fetched."""
+
+from typing import TYPE_CHECKING
+
+from hfsafemerge import hub
+from hfsafemerge.card import resolve_license
+from hfsafemerge.checkpoint import check_mergeable, require_space
+from hfsafemerge.run import inputs
+
+if TYPE_CHECKING:
+    from hfsafemerge.run.directory import Run
+
+
+def check(run: "Run") -> None:
+    """Resolve every revision, and compare the models by their headers, before any weights are downloaded."""
+    recipe = run.recipe
+    roles = inputs.model_roles(recipe)
+    found = {}
+    for done, (role, ref) in enumerate(roles.items(), 1):
+        found[role] = hub.find_model(ref)
+        run.emit(f"{role}: {found[role].label}", done, len(roles))
+    base, *experts = (found[name] for name in recipe.models)
+    if recipe.push is not None:  # better known now than after hours of work
+        resolve_license({str(found[name].ref): found[name].license for name in recipe.models}, recipe.push.license)
+    check_mergeable(base.summary, [e.summary for e in experts], same_chat_template=recipe.merge.chat_template == "same")
+    weights = sum(model.download for model in found.values())
+    require_space(run.directory, base.summary.size)
+    fit = f"{len(base.summary.tensors)} tensors fit together"
+    run.emit(f"{fit}; at most {weights / 1e9:.2f} GB to download, {base.summary.size / 1e9:.2f} GB to write")
+    datasets = {role: {"ref": str(ref), "commit": hub.resolve(ref, "dataset")} for role, ref in inputs.dataset_roles(recipe).items()}
+    models = {
+        role: {"ref": str(m.ref), "commit": m.commit, "license": m.license, "architecture": m.summary.architecture, "bytes": m.download}
+        for role, m in found.items()
+    }
+    run.write(inputs.CHECKED, {"models": models, "datasets": datasets})

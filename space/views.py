@@ -1,0 +1,114 @@
+"""What the page shows, as HTML. Every text that is not ours is escaped here."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from hfsafemerge._card_plot import plot_alignment, points_of
+from hfsafemerge.card import percent
+from hfsafemerge.run import clock
+from space.progress import Phase, StageState, State, Status
+
+STAGES: Mapping[str, str] = {
+    "lab": "Train the lab's models",
+    "check": "Check that the models fit together",
+    "generate": "Generate the data",
+    "search": "Search the parameters",
+    "merge": "Merge the weights",
+    "evaluate": "Evaluate on held-out benchmarks",
+    "push": "Publish",
+}
+MARKS: Mapping[State, str] = {"waiting": "○", "running": "◐", "done": "●", "stopped": "◌"}
+HEADS: Mapping[Phase, str] = {
+    "running": "Running",
+    "stopping": "Stopping",
+    "done": "Finished",
+    "cancelled": "Cancelled",
+    "failed": "Failed",
+}
+
+
+def note(text: str, kind: Literal["good", "bad", "plain"] = "plain") -> str:
+    """A message; nothing for no text."""
+    return f'<p class="note {kind}" role="status">{escape(text)}</p>' if text else ""
+
+
+def link(text: str, url: str) -> str:
+    """A good message that ends in an address."""
+    shown = f'<a href="{escape(url)}" target="_blank" rel="noopener">{escape(url)}</a>'
+    return f'<p class="note good" role="status">{escape(text)} {shown}</p>'
+
+
+def help_text(text: str) -> str:
+    """An explanation below a field."""
+    return f'<p class="help">{escape(text)}</p>'
+
+
+def watch(status: Status) -> str:
+    """The stages of a job with their states, and what is being done."""
+    kind = {"done": "good", "failed": "bad"}.get(status.phase, "plain")
+    reason = f": {escape(status.error)}" if status.error else ""
+    head = f'<p class="note {kind}" role="status"><strong>{HEADS[status.phase]}</strong>{reason}</p>'
+    return f'{head}<ol class="stages">{"".join(_stage(stage, status) for stage in status.stages)}</ol>'
+
+
+def _stage(stage: StageState, status: Status) -> str:
+    label = escape(STAGES.get(stage.name, stage.name))
+    seconds = clock(stage.seconds) if stage.seconds >= 1 else ""
+    detail = _detail(status) if stage.state in ("running", "stopped") and stage.name == status.stage else ""
+    mark = f'<span class="mark" aria-hidden="true">{MARKS[stage.state]}</span>'
+    words = f'<span class="state">{stage.state}</span> <span class="seconds">{seconds if stage.state == "done" else ""}</span>'
+    return f'<li class="{stage.state}">{mark}<span class="stage">{label}</span> {words}{detail}</li>'
+
+
+def _detail(status: Status) -> str:
+    share = f" {status.done} of {status.total}" if status.total else ""
+    left = f", about {clock(status.eta)} left" if status.eta else ""
+    bar = f'<progress max="{status.total}" value="{status.done}"></progress>' if status.total else ""
+    return f'<div class="detail">{escape(status.message)}{share}{left}{bar}</div>'
+
+
+def table(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """One row for each model, one column for each rate, as `hfsafemerge evaluate` prints them."""
+    columns = next(iter(scores.values()), [])
+    if not columns:
+        return note("The recipe names no benchmarks, so nothing was measured.")
+    heads = "".join(f'<th scope="col">{escape(c["benchmark"])}<br><span>{escape(_rate(c))}</span></th>' for c in columns)
+    rows = "".join(_row(model, found) for model, found in scores.items())
+    counts = sorted({c["n"] for c in columns})
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    caption = f"Rates in percent with their 95% intervals; {n} for each."
+    return (
+        f'<div class="scroll"><table><caption>{caption}</caption>'
+        f'<thead><tr><th scope="col">model</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def _rate(score: Mapping[str, Any]) -> str:
+    """A rate's name and its better direction."""
+    return f"{score['metric'].replace('_', ' ')} {'↑' if score['better'] == 'higher' else '↓'}"
+
+
+def _row(model: str, scores: Sequence[Mapping[str, Any]]) -> str:
+    cells = "".join(f"<td>{escape(percent(score))}</td>" for score in scores)
+    return f'<tr class="{"merged" if model == "merged" else "other"}"><th scope="row">{escape(model)}</th>{cells}</tr>'
+
+
+def plot(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The plot of alignment against domain skill as a picture; nothing where one of them was not measured."""
+    panels = points_of(scores)
+    if not panels:
+        return ""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "alignment.svg"
+        plot_alignment(panels, [file])
+        picture = base64.b64encode(file.read_bytes()).decode()
+    said = "; ".join(
+        f"{title}: " + ", ".join(f"{p.label} {100 * p.skill['value']:.0f} and {100 * p.alignment['value']:.0f}" for p in points)
+        for title, points in panels.items()
+    )
+    alternative = escape(f"Accuracy and alignment in percent. {said}.")
+    return f'<div class="scroll"><img class="plot" alt="{alternative}" src="data:image/svg+xml;base64,{picture}"></div>'
