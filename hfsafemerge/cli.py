@@ -12,6 +12,7 @@ import click
 from huggingface_hub import typer_factory
 from huggingface_hub.cli._framework import Argument, Option
 
+from hfsafemerge import __version__
 from hfsafemerge.errors import HfSafeMergeError, RecipeError
 
 if TYPE_CHECKING:
@@ -32,6 +33,19 @@ def _given(value: Any) -> Any:
 RecipeArg = Annotated[Path, Argument(help="A recipe (YAML), or the directory of a run.", callback=_given)]
 DirectoryOpt = Annotated[Path | None, Option("--directory", "-d", help="Where the run keeps its files; runs/NAME by default.")]
 RedoOpt = Annotated[bool, Option("--redo", help="Do stages again whose part of the recipe has changed.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        click.echo(__version__)
+        raise click.exceptions.Exit
+
+
+@app.group_callback()
+def _root(
+    version: Annotated[bool, Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
+) -> None:
+    pass
 
 
 def _examples(*commands: str) -> str:
@@ -291,11 +305,14 @@ def main() -> int:
     from huggingface_hub.cli._output import out
 
     try:
-        app()
+        code: int | None = app(standalone_mode=False)
     except HfSafeMergeError as error:
         out.error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
         out.error("Stopped. The same command goes on from here.")
         return 130
-    return 0
+    return code or 0
