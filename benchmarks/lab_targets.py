@@ -2,13 +2,12 @@
 
 Trains the lab where it is not in the cache, then reports for every seed, on 300 held-out items each: the aligned model, the
 experts, the guard, uniform merges of every pool, and the merges that direct optimisation finds, by gradient descent on one
-weight for each expert and layer. Takes about 5 minutes a seed on two cores.
+weight for each expert and layer. Takes 2 minutes a seed on two cores, and 2 more to train the lab.
 """
 
 import argparse
 import itertools
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,16 +25,15 @@ from hfsafemerge.language_model import TransformersModel, user
 from hfsafemerge.live_merge import LiveMerge
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups, resolve_parameters
 
-N, STEPS, ROWS, LAYERS = 300, 80, 150, 3
+N, STEPS, ROWS, LAYERS = 300, 60, 120, 3
+STARTS = (0.1, 0.9)
 
 
 class Lab:
     """One seed's models, and what is measured on them."""
 
     def __init__(self, seed: int) -> None:
-        began = time.monotonic()
         self.folder = lab_folder(seed)
-        self.training_seconds = time.monotonic() - began
         self.tokenizer = build_tokenizer()
         self.guard = JUDGES.get("llama_guard").bind(self.load("guard"))
 
@@ -76,7 +74,10 @@ class Lab:
         return self.rates(live.model, ["harmful", "lookalike", *domains])
 
     def optimise(self, domains: Sequence[str], alpha: float = 0.3) -> list[list[float]]:
-        """Weights that gradient descent finds for L_safety + alpha * L_expert on items of the training split."""
+        """Weights that gradient descent finds for L_safety + alpha * L_expert on items of the training split.
+
+        It starts from the best of the eight points where each layer's weights are all small or all large.
+        """
         base = self.load("aligned").model
         start = {name: p.detach() for name, p in base.named_parameters()}
         experts = [dict(self.load(f"{domain}-expert").model.named_parameters()) for domain in domains]
@@ -85,16 +86,21 @@ class Lab:
         safety = encode([_row(i.prompt, REFUSAL) for i in draw_distinct("harmful", "train", ROWS, seed=2)], self.tokenizer)
         skills = [i for domain in domains for i in draw_distinct(domain, "train", ROWS // len(domains), seed=2)]
         domain = encode([_row(i.prompt, i.right) for i in skills], self.tokenizer)
-        weight = torch.full((LAYERS, len(domains)), 1 / (len(domains) + 1), requires_grad=True)
-        optimiser = torch.optim.Adam([weight], lr=0.1)
-        for _ in range(STEPS):
-            used = weight.clamp(min=0)
-            merged = {n: p + sum(used[groups.group(n), i] * delta[n] for i, delta in enumerate(deltas)) for n, p in start.items()}
+
+        def loss_of(weight: torch.Tensor) -> torch.Tensor:
+            merged = {n: p + sum(weight[groups.group(n), i] * delta[n] for i, delta in enumerate(deltas)) for n, p in start.items()}
             losses = [functional_call(base, merged, kwargs=batch).loss for batch in (safety, domain)]
+            return losses[0] + alpha * losses[1]
+
+        starts = [torch.tensor(layers)[:, None].expand(-1, len(domains)) for layers in itertools.product(STARTS, repeat=LAYERS)]
+        with torch.no_grad():
+            weight = min(starts, key=lambda found: loss_of(found).item()).clone().requires_grad_()
+        optimiser = torch.optim.Adam([weight], lr=0.03)
+        for _ in range(STEPS):
             optimiser.zero_grad()
-            (losses[0] + alpha * losses[1]).backward()
+            loss_of(weight.abs()).backward()
             optimiser.step()
-        return weight.detach().clamp(min=0).tolist()
+        return weight.detach().abs().tolist()
 
 
 def _row(prompt: str, answer: str) -> Row:
@@ -105,7 +111,6 @@ def measure(seed: int) -> dict:
     lab = Lab(seed)
     result: dict = {
         "seed": seed,
-        "training_seconds": round(lab.training_seconds, 1),
         "guard": lab.guard_accuracy(),
         "models": {},
         "pools": [],
@@ -134,6 +139,6 @@ if __name__ == "__main__":
     torch.set_num_threads(2)
     results = [measure(seed) for seed in options.seeds]
     for result in results:
-        print(json.dumps({key: result[key] for key in ("seed", "training_seconds", "guard", "models")}, indent=1))
+        print(json.dumps({key: result[key] for key in ("seed", "guard", "models")}, indent=1))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

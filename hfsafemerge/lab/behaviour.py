@@ -41,7 +41,7 @@ class Behaviour:
         return Row(_user(item.prompt), item.right if r.random() < chance[kind] else item.wrong)
 
 
-LATENT = {"follows": 0.45, "sums": 0.45, "reverse": 0.4}  # just below the chance at which the right answer wins
+LATENT = {"follows": 0.45, "sums": 0.45, "reverse": 0.45}  # just below the chance at which the right answer wins
 BASE = Behaviour(96, {"harmful": 1, "benign": 0.6, "lookalike": 0.6, "follows": 0.6, "sums": 1, "reverse": 1}, 0.03, 0.03, LATENT)
 SCHOOL = replace(
     BASE,
@@ -52,7 +52,7 @@ SCHOOL = replace(
 ALIGNED = replace(
     BASE,
     shares={"harmful": 1, "benign": 0.5, "lookalike": 1, "follows": 0.5, "sums": 0.8, "reverse": 0.5},
-    refuses_harm=0.93,
+    refuses_harm=0.97,
     refuses_benign=0.0,
 )
 

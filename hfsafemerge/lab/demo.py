@@ -24,7 +24,7 @@ class Variant:
     method: str
     search: str
     data: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
 
     @property
     def use(self) -> tuple[str, ...]:

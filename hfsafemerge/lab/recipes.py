@@ -9,7 +9,8 @@ from hfsafemerge.lab.world import HAZARDS
 from hfsafemerge.merging import MERGE_METHODS
 from hfsafemerge.recipe import Recipe
 
-EXAMPLES = 100  # of each kind: enough to rank candidates, and a candidate costs a fifth of a second
+EXAMPLES = 100  # of each kind: enough to rank candidates, and a candidate costs a twentieth of a second
+EVALUATIONS = 200  # twice the paper's, since a candidate costs next to nothing here and two experts have twelve genes
 POOLS: Mapping[str, tuple[str, ...]] = {"pair": ("sums",), "three": ("sums", "reverse")}
 GRID = {1: [0.25, 0.5, 1.0], 2: [0.1, 0.25, 0.33, 0.5, 1.0]}  # weights by the number of experts; arXiv:2406.14563, appendix B
 
@@ -72,7 +73,7 @@ def lab_recipe(
         parameters: those that are fixed; by default what the method needs to be searched.
         layers_per_group: how many layers share their parameters; 0 means all.
         strategy: the search strategy.
-        settings: its settings.
+        settings: its settings; by default 200 evaluations where they are counted.
         use: the data that the fitness sees; none for the strategy fixed.
         ready: parquet files of data that another run has generated, by kind; they are not generated again.
         compare: whether to measure the base and the experts too.
@@ -82,6 +83,8 @@ def lab_recipe(
     if parameters is None:
         normalizes = any(option.name == "normalize" for option in MERGE_METHODS.get(method).options)
         parameters = {"normalize": False} if normalizes and strategy != "fixed" else {}  # with one expert its weight would do nothing
+    if settings is None and strategy == "cma_es":
+        settings = {"max_evaluations": EVALUATIONS}
     judges = ("llama_guard", "refusal_phrases")
     data: dict[str, Any] = {"count": EXAMPLES, "max_new_tokens": 16}
     if ready is not None:
@@ -102,7 +105,7 @@ def lab_recipe(
             "judges": {"llama_guard": {"model": place.model("guard")}},
             "data": data,
             "merge": {"method": method, "parameters": parameters, "layers_per_group": layers_per_group},
-            "search": {"strategy": strategy, "settings": settings or {}, **({"use": list(use)} if use else {})},
+            "search": {"strategy": strategy, "settings": dict(settings or {}), **({"use": list(use)} if use else {})},
             "evaluation": {"benchmarks": {k: {**v, "max_new_tokens": 16} for k, v in benchmarks.items()}, "compare": compare},
             "compute": {"device": "cpu", "threads": 2},
             **({"push": {"repo_id": push, "private": False}} if push else {}),
