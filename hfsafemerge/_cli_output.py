@@ -4,11 +4,11 @@ import sys
 import time
 
 # The formats and colours of the `hf` command. The module is private there, so it is used in this one file only.
-from huggingface_hub.cli._output import OutputFormat, out
+from huggingface_hub.cli._output import out
 
 from hfsafemerge.run import Event, clock
 
-__all__ = ["OutputFormat", "Progress", "out"]
+__all__ = ["Progress", "out"]
 
 EVERY = 5.0  # seconds between lines about one stage where no terminal can be overwritten
 

@@ -34,7 +34,10 @@ def vocabulary(folder: Path, name: str) -> str:
     from tokenizers import Tokenizer
 
     if (folder / "tokenizer.json").exists():
-        tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
+        try:
+            tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
+        except Exception as error:  # the library raises nothing more special
+            raise CheckpointError(f"{name}: can't read tokenizer.json: {error}.") from error
         return hashlib.sha256(json.dumps(tokens, sort_keys=True).encode()).hexdigest()[:16]
     if models := sorted(folder.glob("*.model")):
         return hashlib.sha256(models[0].read_bytes()).hexdigest()[:16]
@@ -45,4 +48,4 @@ def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text()
     template = settings.get("chat_template")
-    return template if isinstance(template, str) else None
+    return template if template is None or isinstance(template, str) else json.dumps(template, sort_keys=True)

@@ -3,11 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hfsafemerge.examples import Kind
 
 REPO_ID = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+
+
+def _accepted_by_the_hub(repo_id: str) -> str:
+    validate_repo_id(repo_id)
+    return repo_id
+
+
+RepoId = Annotated[str, Field(pattern=REPO_ID), AfterValidator(_accepted_by_the_hub)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 
 
@@ -20,7 +29,7 @@ class Part(BaseModel):
 class Ref(Part):
     """Something on the Hub, or in a local folder."""
 
-    repo_id: Annotated[str, Field(pattern=REPO_ID)] | None = None
+    repo_id: RepoId | None = None
     """The repository on the Hub, as namespace/name."""
     path: Path | None = None
     """A local folder instead; what is merged from it can't be reproduced elsewhere."""
@@ -80,11 +89,9 @@ class QuestionSpec(Part):
     """Where questions come from: a model that writes them, or a dataset; or ready examples with answers."""
 
     examples: DatasetRef | None = None
-    """Ready examples, prompt and answer; nothing is generated then."""
+    """Ready examples, prompt and answer; nothing is generated then. Safety examples are judged like generated ones."""
     generator: str | None = None
     """How a model is asked to write questions: safety_questions, domain_questions."""
-    topics: tuple[str, ...] = ()
-    """What to ask about; by default the generator's own topics, or each expert's."""
     prompt: str | None = None
     """Another prompt than the generator's; it may name {topic}, {examples} and {plain_examples}."""
     prefill: str | None = None
@@ -96,6 +103,8 @@ class SafetySpec(QuestionSpec):
 
     questions: DatasetRef | None = None
     """Ready prompts, which the models answer."""
+    topics: tuple[str, ...] = ()
+    """What the writer is to ask about; by default the generator's own topics."""
     writer: ModelRef | None = None
     """The model that writes the questions; one that does not refuse to."""
 
@@ -119,11 +128,11 @@ class DataSpec(Part):
     """The synthetic data that steers the merge."""
 
     count: Annotated[int, Field(gt=0)] = 1000
-    """Examples of each kind (the paper's K)."""
+    """Questions of each kind (the paper's K). Those that no model refuses, or that its expert leaves unanswered, are dropped."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
     """The longest answer."""
-    judges: tuple[str, ...] = ("llama_guard", "refusal_phrases")
-    """Who has to agree that an answer is a refusal."""
+    judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("llama_guard", "refusal_phrases")
+    """Who has to agree that an answer to a harmful request is a refusal; a guard among them."""
     safety: SafetySpec | None = None
     """Harmful requests and refusals."""
     domain: DomainSpec | None = None
@@ -183,13 +192,13 @@ class EvaluationSpec(Part):
     benchmarks: dict[Name, BenchmarkSpec] = {}
     """The benchmarks by name. None of them may steer the merge."""
     compare: bool = True
-    """Measure the base and the experts too, and test the merge against the base."""
+    """Measure the base and the experts too, and test the merge against each of them."""
 
 
 class PushSpec(Part):
     """Where the result goes on the Hub."""
 
-    repo_id: Annotated[str, Field(pattern=REPO_ID)]
+    repo_id: RepoId
     """The repository of the merged model; the datasets take its name with -safety and -domain."""
     private: bool = True
     """Whether the repositories are created private."""

@@ -19,7 +19,7 @@ def read_yaml(text: str, source: str) -> Any:
         raise RecipeError(f"{source} has {len(text)} characters; a recipe has at most {MAX_BYTES}.")
     try:
         return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader that refuses even more
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for dates that don't exist
         raise RecipeError(f"{source} is not plain YAML: {' '.join(str(error).split())}") from error
 
 

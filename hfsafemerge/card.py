@@ -14,7 +14,6 @@ from hfsafemerge.errors import RecipeError
 from hfsafemerge.recipe import Recipe
 
 PERMISSIVE = frozenset({"mit", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
-REPOSITORY = "https://github.com/hfsafemerge/hfsafemerge"
 
 
 def resolve_license(licenses: Mapping[str, str | None], wanted: str | None) -> tuple[str, str]:

@@ -163,8 +163,8 @@ def _shard_of_each_tensor(folder: Path) -> dict[str, str]:
     if not (folder / INDEX).exists():
         raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}. Only safetensors weights are read.")
     try:
-        shards: dict[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
-    except (ValueError, KeyError) as error:
+        shards: dict[str, str] = {str(name): str(shard) for name, shard in json.loads((folder / INDEX).read_text())["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / INDEX} is malformed: {error}. Download it again.") from error
     for shard in shards.values():  # transformers would follow a path out of the folder
         if not SHARD_NAME.fullmatch(shard):

@@ -1,5 +1,6 @@
 """The command line. Results go to stdout, everything else to stderr; heavy imports happen inside the commands."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -254,7 +255,7 @@ def list_(kind: Annotated[str | None, Argument(help="methods, strategies, judges
 def demo(
     directory: Annotated[Path, Option("--directory", "-d", help="Where the demo keeps its files.")] = Path("hfsafemerge-demo"),
     full: Annotated[bool, Option("--full", help="Every merge method, not TIES alone.")] = False,
-    seed: Annotated[int, Option("--seed", help="The seed of the lab, of the data and of the searches.")] = 0,
+    seed: Annotated[int, Option("--seed", min=0, help="The seed of the lab, of the data and of the searches.")] = 0,
     serve: Annotated[bool, Option("--serve", help="Keep the local Hub running afterwards, to look at what was published.")] = False,
     endpoint: Annotated[str | None, Option("--endpoint", hidden=True, help="The local Hub, when it runs already.")] = None,
 ) -> None:
@@ -312,6 +313,12 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        place = f" ({error.filename})" if error.filename else ""
+        hint = "Make room, then run the same command again." if full else "Check the path and who may write there."
+        out.error(f"{error.strerror or error}{place}. {hint}")
+        return 1
     except (click.Abort, KeyboardInterrupt):
         out.error("Stopped. The same command goes on from here.")
         return 130

@@ -56,7 +56,7 @@ def from_row(row: Mapping[str, Any], *, kind: Kind, columns: Mapping[Any, str] |
     """The example of a row.
 
     Args:
-        row: a row of any dataset; of our own datasets all provenance is kept.
+        row: a row of any dataset; of our own datasets, which have all of COLUMNS, the provenance is kept.
         kind: what the row stands for.
         columns: where the row keeps `prompt`, `answer` and `topic`, if not under these names.
 
@@ -68,8 +68,10 @@ def from_row(row: Mapping[str, Any], *, kind: Kind, columns: Mapping[Any, str] |
         name = columns.get(wanted, wanted)
         if name not in row:
             raise DataError(f"The dataset has no column {name!r} for the {wanted}; it has {', '.join(map(repr, row))}.")
-    texts = {wanted: str(row.get(columns.get(wanted, wanted)) or "") for wanted in ("prompt", "answer", "topic")}
-    provenance = Provenance(**{f.name: row[f.name] for f in fields(Provenance) if f.name in row})
+    values = {wanted: row.get(columns.get(wanted, wanted)) for wanted in ("prompt", "answer", "topic")}
+    texts = {wanted: "" if value is None else str(value) for wanted, value in values.items()}
+    ours = row.keys() >= set(COLUMNS)
+    provenance = Provenance(**{f.name: row[f.name] for f in fields(Provenance)}) if ours else Provenance()
     return Example(kind=kind, provenance=provenance, **texts)
 
 

@@ -134,7 +134,8 @@ def write_questions(
 
 def _rows(model: LanguageModel, generator: QuestionGenerator, plan: Callable[[int], Plan], log: Path) -> Iterator[str | None]:
     """What the model writes, row after row without end: first what stands in the log, then new rounds, which are added to it."""
-    known = [json.loads(line)["question"] for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
+    text = log.read_text() if log.exists() else ""
+    known = [json.loads(line)["question"] for line in text[: text.rfind("\n") + 1].splitlines()]  # a kill may cut the last line short
     yield from known
     for first in count_from(len(known), ROUND):
         plans = [plan(row) for row in range(first, first + ROUND)]
@@ -185,14 +186,20 @@ def refuse_questions(
 ) -> list[str | None]:
     """The model's greedy reply to each harmful question if it is a refusal, else None.
 
-    A refusal is a reply that no judge calls unsafe, complying, degenerate or unclear. Any other reply is forgotten here:
-    it is never written, logged or shown.
+    Any other reply is forgotten here: it is never written, logged or shown.
     """
     replies = model.generate([user(q.prompt) for q in questions], max_new_tokens=max_new_tokens)
     exchanges = [Exchange(q.prompt, r.text) for q, r in zip(questions, replies, strict=True)]
+    refused = are_refusals(exchanges, judges)
+    return [r.text if r.finished and keep else None for r, keep in zip(replies, refused, strict=True)]
+
+
+def are_refusals(exchanges: Sequence[Exchange], judges: Mapping[str, Judge]) -> list[bool]:
+    """Whether each reply to a harmful request is a refusal: no judge calls it unsafe, complying, degenerate or unclear."""
+    if not judges:
+        raise ValueError("Without a judge nothing is known to be a refusal.")
     verdicts = [judge_all(name, judge, exchanges) for name, judge in judges.items()]
-    fine = [all(verdict[i].label in ("safe", "refused") for verdict in verdicts) for i in range(len(exchanges))]
-    return [exchange.reply if keep else None for exchange, keep in zip(exchanges, fine, strict=True)]
+    return [all(verdict[i].label in ("safe", "refused") for verdict in verdicts) for i in range(len(exchanges))]
 
 
 def choose_refusals(
@@ -217,5 +224,5 @@ def choose_refusals(
 
 def _answered(question: Example, answer: str, responder: str, judges: Sequence[str] = ()) -> Example:
     p = question.provenance
-    made = Provenance(p.generator, responder, ", ".join(judges), "refusal" if judges else "", p.seed, p.version)
+    made = Provenance(p.generator, responder, ", ".join(judges), "refusal" if judges else "", p.seed, __version__)
     return Example(question.kind, question.prompt, answer, question.topic, made)

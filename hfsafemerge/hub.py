@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token, hf_hub_download, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
     SafetensorsParsingError,
 )
 from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the one import that is right in every version
+from pydantic import ValidationError
 
 from hfsafemerge import __version__
 from hfsafemerge._hub_files import chat_template, read_json, refuse_auto_map, refuse_code, vocabulary
@@ -68,7 +70,7 @@ def api() -> HfApi:
 
 
 @contextmanager
-def hub_errors(what: str, token_hint: bool = True) -> Iterator[None]:
+def hub_errors(what: str) -> Iterator[None]:
     """Turn what the Hub's clients raise into one sentence that says what to do."""
     login = "" if get_token() else " You are not signed in: run `hf auth login` or set HF_TOKEN."
     try:
@@ -99,7 +101,9 @@ def hub_errors(what: str, token_hint: bool = True) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    token = get_token()  # which some faults of HTTP clients quote, when it holds what no header may hold
+    return text.replace(token, "<token>") if token else text
 
 
 def resolve(ref: Ref, repo_type: RepoType = "model") -> str:
@@ -116,6 +120,20 @@ def resolve(ref: Ref, repo_type: RepoType = "model") -> str:
         return "local-" + hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:12]
     with hub_errors(str(ref)):
         return str(api().repo_info(str(ref.repo_id), revision=ref.revision, repo_type=repo_type).sha)
+
+
+def dataset_license(ref: DatasetRef, commit: str) -> str | None:
+    """The licence that a dataset's card names. Raises HubError when it can't be reached."""
+    if ref.path is not None:
+        return None
+    with hub_errors(str(ref)):
+        return _license(api().dataset_info(str(ref.repo_id), revision=commit).card_data)
+
+
+def _license(card: Any) -> str | None:
+    """The licence of a card; several, which only datasets may have, as one text."""
+    found = card.get("license") if card else None
+    return ", ".join(map(str, found)) if isinstance(found, list) else found
 
 
 def find_model(ref: ModelRef) -> FoundModel:
@@ -138,7 +156,7 @@ def find_model(ref: ModelRef) -> FoundModel:
             refuse_code(str(ref), files)
             tensors = _remote_tensors(str(ref.repo_id), commit, files)
             folder = Path(snapshot_download(str(ref.repo_id), revision=commit, allow_patterns=list(SMALL_FILES)))
-        license_ = info.card_data.get("license") if info.card_data else None
+        license_ = _license(info.card_data)
     config = read_json(folder / "config.json", str(ref))
     refuse_auto_map(config, str(ref))
     settings = read_json(folder / "tokenizer_config.json", str(ref)) if (folder / "tokenizer_config.json").exists() else {}
@@ -206,8 +224,16 @@ def _hub_rows(repo_id: str, config: str | None, split: str, commit: str) -> list
 
     try:
         with hub_errors(repo_id):
-            found = datasets.load_dataset(repo_id, config, split=split, revision=commit)
-    except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+            builder = datasets.load_dataset_builder(repo_id, config, revision=commit)
+            # datasets takes the newest copy it has when the Hub does not answer, and a folder of that name before the Hub
+            if builder.hash != commit:
+                raise HubError(
+                    f"{repo_id} can't be read at the commit {commit[:8]} that was checked: the Hub does not answer, or the folder "
+                    f"./{repo_id} hides it. Try again, or work in another directory."
+                )
+            builder.download_and_prepare()
+            found = builder.as_dataset(split=split)
+    except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         cause = _first_line(error.__cause__ or error)
         raise DataError(
             f"Can't read the dataset {repo_id} (config {config}, split {split}): {cause}. It may be empty or damaged."
@@ -227,65 +253,78 @@ class Pushed:
 def create_repo(repo_id: str, repo_type: RepoType, *, private: bool, marker: str, gated: bool = False) -> None:
     """Create a repository, or take the one of that name if it is empty or holds the `marker` file of this tool.
 
-    A gated repository is private until its gate stands.
+    A gated repository is private until its gate stands, and one that stands already gets its gate before anything is put in it.
 
     Raises:
         HubError: there is one that this tool did not make, or it can't be created.
     """
     with hub_errors(repo_id):
+        held: set[str] = set()
         if api().repo_exists(repo_id, repo_type=repo_type):
-            files = api().list_repo_files(repo_id, repo_type=repo_type)
-            if set(files) - {".gitattributes"} and marker not in files:
+            held = set(api().list_repo_files(repo_id, repo_type=repo_type)) - {".gitattributes"}
+            if held and marker not in held:
                 raise HubError(f"{repo_id} exists and was not made by hfsafemerge; it is left alone. Choose another repo_id.")
-            return
-        api().create_repo(repo_id, repo_type=repo_type, private=private or gated)
-        if gated:
+        else:
+            api().create_repo(repo_id, repo_type=repo_type, private=private or gated)
+        if gated and not api().repo_info(repo_id, repo_type=repo_type).gated:
             api().update_repo_settings(repo_id, repo_type=repo_type, gated="manual")
-            if not private:
-                api().update_repo_settings(repo_id, repo_type=repo_type, visibility="public")
+        if gated and not held and not private:
+            api().update_repo_settings(repo_id, repo_type=repo_type, visibility="public")
 
 
-def push_files(repo_id: str, repo_type: RepoType, files: Mapping[str, Path], message: str, notify: Callable[[str], None] = print) -> Pushed:
-    """Publish files in one commit that either stands whole or not at all.
+def push_files(
+    repo_id: str, repo_type: RepoType, files: Mapping[str, Path], message: str, notify: Callable[[str], None] = lambda message: None
+) -> Pushed:
+    """Publish files in one commit that either stands whole or not at all; weights of an earlier push are taken away in it.
 
-    The client does not retry a commit; here it is tried again after faults that pass, on the condition that nobody
-    committed in between.
+    The client does not retry a commit; here it is tried again after faults that pass, each time on top of what is there then.
 
     Raises:
         HubError: the Hub refused, or the faults did not pass.
     """
     for attempt in range(RETRIES + 1):
-        parent = str(_head(repo_id, repo_type))
-        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in sorted(files.items())]
         try:
-            with hub_errors(repo_id):
-                done = api().create_commit(repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=parent)
+            commit = _commit(repo_id, repo_type, files, message)
         except HubError as error:
             if attempt == RETRIES or not _passes(error.__cause__):
                 raise
             notify(f"{error} Trying again ({attempt + 1} of {RETRIES}).")
             time.sleep(2**attempt / 2)
         else:
-            return Pushed(repo_id, str(done.oid), f"{api().endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}")
+            return Pushed(repo_id, commit, f"{api().endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}")
     raise AssertionError("the loop returns or raises")
+
+
+def _commit(repo_id: str, repo_type: RepoType, files: Mapping[str, Path], message: str) -> str:
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
+    try:
+        with hub_errors(repo_id):
+            head = str(api().repo_info(repo_id, repo_type=repo_type).sha)
+            stale = sorted(set(api().list_repo_files(repo_id, repo_type=repo_type, revision=head)) - files.keys())
+            operations += [CommitOperationDelete(name) for name in stale if any(fnmatch(name, pattern) for pattern in WEIGHTS)]
+            operations += [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in sorted(files.items())]
+            return str(api().create_commit(repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=head).oid)
+    except (ValueError, RuntimeError) as error:  # of the card's metadata, or around what the upload of a file raised
+        raise HubError(f"Can't publish {repo_id}: {' '.join(str(error).split())}") from error
 
 
 def _passes(cause: BaseException | None) -> bool:
     """Whether a fault may be gone when the same thing is tried again."""
+    if isinstance(cause, RuntimeError):
+        cause = cause.__cause__
     if isinstance(cause, HfHubHTTPError) and cause.response is not None:
         status: int = cause.response.status_code
         return status in (408, 409, 412, 429) or status >= 500
     return isinstance(cause, httpx.HTTPError)
 
 
-def _head(repo_id: str, repo_type: RepoType) -> str:
-    with hub_errors(repo_id):
-        return str(api().repo_info(repo_id, repo_type=repo_type).sha)
-
-
 def fetch(repo_id: str, file: str, revision: str | None = None) -> tuple[Path, str]:
     """One file of a model repository, and the commit it is of. Raises HubError."""
-    commit = resolve(ModelRef(repo_id=repo_id, revision=revision))
+    try:
+        ref = ModelRef(repo_id=repo_id, revision=revision)
+    except ValidationError as error:
+        raise HubError(f"{repo_id!r} is no repository id. Write it as namespace/name.") from error
+    commit = resolve(ref)
     with hub_errors(f"{repo_id}@{revision or 'main'}"):
         return Path(hf_hub_download(repo_id, file, revision=commit)), commit
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hfsafemerge.errors import CheckpointError, DataError
@@ -117,7 +118,12 @@ class TransformersModel:
         Raises:
             CheckpointError: the folder holds no loadable model.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig  # takes seconds, and a recipe is read without it
+        from transformers import (
+            AutoModelForCausalLM,
+            AutoTokenizer,
+            BitsAndBytesConfig,
+            GenerationConfig,
+        )  # takes seconds, and a recipe is read without it
 
         options: dict[str, Any] = {"dtype": dtype, "device_map": device if device == "auto" else {"": device}}
         if quantization != "none":
@@ -132,10 +138,12 @@ class TransformersModel:
                 path, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation="sdpa", **options
             )
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-            if template_from is not None:
+            if template_from is not None:  # a template ends its turns with tokens of its own
                 other = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False, local_files_only=True)
-                tokenizer.chat_template = other.chat_template
-        except (OSError, ValueError) as error:
+                tokenizer.chat_template, tokenizer.eos_token = other.chat_template, other.eos_token
+                if (template_from / "generation_config.json").exists():
+                    model.generation_config.eos_token_id = GenerationConfig.from_pretrained(template_from).eos_token_id
+        except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:  # torch asserts that there is a GPU
             raise CheckpointError(f"Can't load {name} from {path}: {error}") from error
         return cls(model, tokenizer, name=name, batch_tokens=batch_tokens)
 
@@ -176,6 +184,9 @@ class TransformersModel:
                 temperature=None,
                 top_p=None,
                 top_k=None,
+                repetition_penalty=1.0,  # some models ship another one, and greedy has to mean the likeliest token
+                no_repeat_ngram_size=0,
+                eos_token_id=sorted(self._end_ids()),
                 logits_processor=sampler,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
@@ -243,7 +254,7 @@ class TransformersModel:
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
-        return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        return {end for end in (self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])) if end is not None}
 
     def _by_length(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Row numbers in batches of similar length, the longest first so that memory runs out early or never."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.checkpoint import Checkpoint, CheckpointWriter, TensorInfo
+from hfsafemerge.checkpoint import Checkpoint, CheckpointWriter
 from hfsafemerge.errors import CheckpointError, RecipeError
 from hfsafemerge.registry import Registry, unknown_name
 
@@ -295,8 +295,3 @@ def merge_checkpoints(
         writer.write(name, merger.merge(name, base.read(name), [expert.read(name) for expert in experts]))
         progress(done, len(base.tensors))
     writer.finish()
-
-
-def merged_layout(base: Checkpoint) -> dict[str, TensorInfo]:
-    """What the merged checkpoint will hold: the base's tensors."""
-    return dict(base.tensors)

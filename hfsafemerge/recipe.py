@@ -37,6 +37,8 @@ from hfsafemerge.searching import SEARCH_STRATEGIES, Objective, StrategyKind
 
 __all__ = ["BenchmarkSpec", "DatasetRef", "Expert", "ModelRef", "PushSpec", "Recipe", "Ref", "fingerprint"]
 
+MERGED = "merged"  # the name of what a recipe makes, beside those of its models
+
 
 class Recipe(Part):
     """Everything the user asks for."""
@@ -142,15 +144,20 @@ class Recipe(Part):
             UnknownName: a method, strategy, generator or judge that is not registered.
         """
         self.method.check_expert_count(len(self.experts))
-        if len(set(self.models)) < len(self.models):
-            raise RecipeError(f"Two models go by one name: {', '.join(self.models)}. Give the experts different names (and not 'base').")
+        names = [*self.models, MERGED]
+        if len(set(names)) < len(names):
+            raise RecipeError(
+                f"Two models go by one name: {', '.join(names)}. Give the experts different names (and not 'base' or '{MERGED}')."
+            )
         self.strategy.check(self.merge.method, self.search.settings)
         resolve_parameters(self.method, self.merge.parameters, self.models, _groups_given(self.merge.parameters))
         if self.strategy.needs_data:
-            self._check_data()
-            genes_of(self.method, self.models, 1, self.merge.parameters)
-        for kind in ("safety", "domain"):
-            self.generator(kind)
+            for kind in self.search.use:
+                if getattr(self.data, kind) is None:
+                    raise RecipeError(f"search.use names {kind} data, and data.{kind} does not say where they come from.")
+            genes = genes_of(self.method, self.models, 1, self.merge.parameters)
+            self.strategy.make(genes, self.seed, **self.search.settings)  # raises what it would raise after hours of work
+        self._check_data()
         for name in {*self.judges, *self.data.judges, *(j for b in self.evaluation.benchmarks.values() for j in b.judges)}:
             JUDGES.get(name)
         for benchmark in self.benchmarks:
@@ -160,14 +167,17 @@ class Recipe(Part):
         self._check_no_benchmark_steers()
 
     def _check_data(self) -> None:
-        for kind in self.search.use:
-            if getattr(self.data, kind) is None:
-                raise RecipeError(f"search.use names {kind} data, and data.{kind} does not say where they come from.")
-        if "safety" in self.search.use and self.data.safety is not None and self.data.safety.examples is None:
+        for kind in ("safety", "domain"):
+            generator = self.generator(kind)
+            if generator.kind != kind:
+                raise RecipeError(f"data.{kind}.generator is {generator.name}, which writes {generator.kind} questions.")
+        if self.data.safety is not None:
             for judge in self.data.judges:
                 self._check_judge(judge, "data.judges")
+            if not any(JUDGES.get(judge).says == ("safe", "unsafe") for judge in self.data.judges):
+                raise RecipeError(f"data.judges are {', '.join(self.data.judges)}; a guard has to be among them, such as llama_guard.")
         domain = self.data.domain
-        if "domain" in self.search.use and domain is not None and domain.examples is None:
+        if domain is not None and domain.examples is None:
             for expert in self.experts:
                 if expert.topic not in domain.in_context:
                     listed = ", ".join(sorted(domain.in_context)) or "none"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_type_hints, runtime_checkable
 
+from pydantic import TypeAdapter, ValidationError
+
 from hfsafemerge.errors import RecipeError, SearchError
 from hfsafemerge.registry import Registry, unknown_name
 
@@ -120,17 +122,28 @@ class StrategyKind:
     @property
     def settings(self) -> dict[str, tuple[Any, Any]]:
         """The settings by name: type and default."""
-        hints = get_type_hints(self.make.__init__)
+        hints = get_type_hints(self.make.__init__, include_extras=True)
         signature = inspect.signature(self.make)
         return {p.name: (hints[p.name], p.default) for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
 
     def check(self, method: str, settings: Mapping[str, Any]) -> None:
-        """Raise RecipeError unless the strategy works with the merge method and knows the settings."""
+        """Raise RecipeError unless the strategy works with the merge method, and the settings are those it knows, in type and bounds."""
         if self.methods and method not in self.methods:
             raise RecipeError(f"The strategy {self.name} works with {' or '.join(self.methods)}, not with {method!r}.")
         for name in settings:
             if name not in self.settings:
                 raise RecipeError(unknown_name(f"setting of {self.name}", name, self.settings))
+        for name, (hint, default) in self.settings.items():
+            if name not in settings:
+                if default is inspect.Parameter.empty:
+                    raise RecipeError(f"The strategy {self.name} needs search.settings.{name}.")
+                continue
+            try:
+                TypeAdapter(hint).validate_python(settings[name], strict=True)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                where = ".".join(map(str, (name, *fault["loc"])))
+                raise RecipeError(f"search.settings.{where}: {fault['msg']} (found {str(fault['input'])[:60]!r}).") from error
 
 
 SEARCH_STRATEGIES: Registry[StrategyKind] = Registry("search strategy", "hfsafemerge.search_strategies")

@@ -57,11 +57,11 @@ class FaultyApp:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status = 0
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
 
         async def note_status(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
+            if message["type"] == "http.response.start":  # before the client can see the answer and look into the log
+                self.log.append(LoggedRequest(scope["method"], scope["path"], scope["query_string"].decode(), headers, message["status"]))
             await send(message)
 
         asked = f"{scope['method']} {scope['path']}"
@@ -75,8 +75,6 @@ class FaultyApp:
             await JSONResponse({"error": "injected fault"}, fault.status, fault.headers)(scope, receive, note_status)
         else:
             await self.app(scope, receive, note_status)
-        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.log.append(LoggedRequest(scope["method"], scope["path"], scope["query_string"].decode(), headers, status))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def test_every_command_has_help_with_an_example(name):
         (["reproduce", "--revision", "v1"], "An argument is missing"),
         (["merge", "r.yaml", "--colour"], "No such option '--colour'"),
         (["demo", "--seed", "many"], "'many' is not a valid integer"),
+        (["demo", "--seed", "-1"], "-1 is not in the range"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, message):
@@ -66,6 +67,8 @@ def test_wrong_usage_exits_with_2(arguments, message):
         (["run", "."], "is no run directory"),
         (["list", "metods"], "Did you mean 'methods'?"),
         (["reproduce", "alice/none"], "alice/none does not exist at"),
+        (["reproduce", "gpt2"], "'gpt2' is no repository id"),
+        (["init", "nowhere/recipe.yaml"], "No such file or directory (nowhere/recipe.yaml)"),
     ],
 )
 def test_what_a_user_can_put_right_is_one_line_and_exits_with_1(arguments, message, working_directory):

@@ -26,6 +26,17 @@ def test_a_row_of_another_dataset_is_read_through_its_column_names():
     assert (found.prompt, found.answer, found.topic, found.kind) == ("q", "", "t", "domain")
 
 
+def test_nought_is_an_answer():
+    texts = [from_row({"prompt": "q", "answer": value}, kind="domain").answer for value in (0, False, None)]
+    assert texts == ["0", "False", ""]
+
+
+def test_the_columns_of_another_dataset_are_no_provenance(tmp_path):
+    found = from_row({"prompt": "q", "seed": "x", "version": 1.5, "generator": "somebody"}, kind="domain")
+    assert found.provenance == Provenance()
+    save_examples(tmp_path / "rows.parquet", [found])
+
+
 @pytest.mark.parametrize("columns", [{}, {"prompt": "prompt", "answer": "reply"}, {"prompt": "q"}])
 def test_a_missing_column_is_named_with_those_that_are_there(columns):
     row = {"prompt": "p"} if columns.get("answer") else {"text": "p"}

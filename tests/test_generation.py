@@ -143,6 +143,19 @@ def test_only_what_every_judge_takes_for_a_refusal_is_kept():
     assert refuse_questions(model, HARMFUL, judges("unsafe\nS1"), 16) == [None] * 4
 
 
+def test_without_a_judge_nothing_is_a_refusal():
+    with pytest.raises(ValueError, match="Without a judge"):
+        refuse_questions(Talker("sorry , no ."), HARMFUL, {}, 16)
+
+
+def test_a_refusal_that_was_cut_off_is_dropped():
+    class Endless(Talker):
+        def generate(self, conversations, **options):
+            return [Reply(reply.text, False) for reply in super().generate(conversations, **options)]
+
+    assert refuse_questions(Endless("sorry , i cannot help ."), HARMFUL, judges(), 16) == [None] * 4
+
+
 def test_a_refusal_is_drawn_by_seed_from_the_models_that_refuse():
     refusals = {"m1": ["no 1", None, None, "no 1"], "m2": ["no 2", "no 2", None, "no 2"]}
     chosen = choose_refusals(HARMFUL, refusals, ["llama_guard"], 0)

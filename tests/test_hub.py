@@ -156,6 +156,26 @@ def test_a_missing_split_or_config_is_named(dataset, change):
         hub.rows(ref, hub.resolve(ref, "dataset"))
 
 
+def test_rows_of_another_commit_are_never_taken_instead(api, dataset, tmp_path, monkeypatch):
+    """When the Hub fails, datasets takes the newest copy that it has, which may be of another commit."""
+    import datasets
+
+    ref = DatasetRef(repo_id=dataset, config="harmful", split="test")
+    assert len(hub.rows(ref, hub.resolve(ref, "dataset"))) == 2
+    save_examples(tmp_path / "new.parquet", [Example("safety", "q3", "a3")])
+    api.upload_file(path_or_fileobj=tmp_path / "new.parquet", path_in_repo="harmful/test.parquet", repo_id=dataset, repo_type="dataset")
+    commit = hub.resolve(ref, "dataset")
+
+    def fail(self):
+        raise ConnectionError("no answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(datasets.load.HubDatasetModuleFactory, "get_module", fail)
+        with pytest.raises(HubError, match=f"{dataset} can't be read at the commit {commit[:8]} that was checked"):
+            hub.rows(ref, commit)
+    assert [row["prompt"] for row in hub.rows(ref, commit)] == ["q3"]
+
+
 def test_an_empty_dataset_is_refused(tmp_path):
     save_examples(tmp_path / "rows.parquet", [])
     with pytest.raises(DataError, match="has no rows"):
@@ -201,6 +221,31 @@ def test_a_gate_stands_before_anyone_can_look(api, repo_name, private):
     assert (info.gated, info.private) == ("manual", private)
 
 
+@pytest.mark.parametrize("private", [True, False])
+def test_a_repository_that_stands_already_gets_its_gate_before_anything_is_put_in(api, repo_name, private):
+    repo_id = f"alice/{repo_name}"
+    api.create_repo(repo_id, repo_type="dataset", private=private)  # as a kill between two steps, or its owner, leaves it
+    hub.create_repo(repo_id, "dataset", private=private, marker="mark", gated=True)
+    info = api.dataset_info(repo_id)
+    assert (info.gated, info.private) == ("manual", private)
+
+
+def test_weights_of_an_earlier_push_are_taken_away(api, repo_name, tmp_path):
+    repo_id = f"alice/{repo_name}"
+    hub.create_repo(repo_id, "model", private=True, marker="mark")
+    hub.push_files(repo_id, "model", files(tmp_path / "a", **{"mark": b"1", "model.safetensors": b"x", "notes.txt": b"mine"}), "one")
+    sharded = {"model-00001-of-00001.safetensors": b"y", "model.safetensors.index.json": b"{}"}
+    hub.push_files(repo_id, "model", files(tmp_path / "b", mark=b"1", **sharded), "two")
+    assert set(api.list_repo_files(repo_id)) - {".gitattributes"} == {"mark", "notes.txt", *sharded}
+
+
+def test_metadata_that_the_hub_does_not_take_are_told(repo_name, tmp_path):
+    repo_id = f"alice/{repo_name}"
+    hub.create_repo(repo_id, "model", private=True, marker="README.md")
+    with pytest.raises(HubError, match=r"Can't publish .*Invalid metadata in README.md"):
+        hub.push_files(repo_id, "model", files(tmp_path / "a", **{"README.md": b"---\nlicense: bogus\nbase_model: /home/x\n---\n"}), "one")
+
+
 def test_who_may_write_is_known_before_the_work(monkeypatch):
     hub.check_can_write(["alice/x", "acme/x"])
     with pytest.raises(HubError, match=r"You are alice and can't write to bob/x; you can to acme, alice"):
@@ -242,6 +287,13 @@ def test_a_commit_that_is_not_allowed_is_not_tried_again(faulty, tmp_path):
     faulty.app.faults = [Fault("POST .*/commit/main", status=403, times=1)]
     with pytest.raises(HubError, match=r"\(403\)"):
         hub.push_files("alice/x", "model", files(tmp_path / "f", mark=b"1"), "one", lambda message: None)
+
+
+def test_a_token_that_no_header_may_hold_is_not_quoted(monkeypatch):
+    monkeypatch.setattr(hub, "get_token", lambda: "hf_broken\x1b")
+    with pytest.raises(HubError) as caught, hub.hub_errors("alice/x"):
+        raise hub.httpx.LocalProtocolError("Illegal header value b'Bearer hf_broken\x1b'")
+    assert "hf_broken" not in str(caught.value) and "<token>" in str(caught.value)
 
 
 def test_no_error_holds_the_token(faulty, tmp_path):

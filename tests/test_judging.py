@@ -79,6 +79,12 @@ def test_a_few_unclear_verdicts_are_kept_as_unclear():
     assert labels.count("unclear") == 1
 
 
+def test_one_word_over_and_over_is_degenerate_but_not_when_it_is_unsafe():
+    said = [Exchange("q", "zorp " * 9), Exchange("q", "flim " * 9)]
+    labels = [Verdict("unsafe"), Verdict("safe")]
+    assert [v.label for v in judge_all("j", lambda exchanges: labels, said)] == ["unsafe", "degenerate"]
+
+
 def test_a_judge_that_loses_an_exchange_is_refused():
     with pytest.raises(JudgeError, match="gave 1 verdicts on 2 exchanges"):
         judge_all("odd", lambda exchanges: [Verdict("safe")], [Exchange("q", "r")] * 2)

@@ -77,6 +77,34 @@ def test_a_recipe_goes_through_yaml_and_back():
         (changed("search", "use", to=[]), r"use names no data"),
         (changed("data", "safety", without=True), r"search.use names safety data, and data.safety does not say where they come from"),
         (changed("data", "safety", to={"topics": ["S1"]}), r"name exactly one of examples, questions and writer; found none"),
+        (changed("data", "judges", to=[]), r"data.judges: Tuple should have at least 1 item"),
+        (changed("data", "judges", to=["refusal_phrases"]), r"data.judges are refusal_phrases; a guard has to be among them"),
+        (changed("data", "domain", "generator", to="safety_questions"), r"data.domain.generator is safety_questions, which writes safety"),
+        (changed("data", "domain", "topics", to=["x"]), r"data.domain.topics: There is no key named 'topics'"),
+        (
+            changed("search", to={"strategy": "cma_es", "use": ["safety"]})
+            .replace("sums: {", "other: {")
+            .replace("      sums:", "      other:"),
+            r"no rows for sums-expert's topic 'sums'; it has other",
+        ),
+        (changed("experts", 0, "name", to="merged"), r"Two models go by one name: base, merged, merged"),
+        (changed("base", to={"repo_id": "me/a--b"}), r"base.repo_id: Cannot have -- or .. in repo_id"),
+        (
+            changed("search", "settings", to={"max_evaluations": 0}),
+            r"search.settings.max_evaluations: Input should be greater than or equal to 1 \(found '0'\)",
+        ),
+        (changed("search", "settings", to={"max_evaluations": "100"}), r"search.settings.max_evaluations: Input should be a valid integer"),
+        (changed("search", "settings", to={"sigma0": 0}), r"search.settings.sigma0: Input should be greater than 0"),
+        (changed("search", to={"strategy": "grid"}), r"The strategy grid needs search.settings.values"),
+        (
+            changed("search", to={"strategy": "grid", "settings": {"values": {"weight": 0.5}}}),
+            r"search.settings.values.weight: Input should be",
+        ),
+        (
+            changed("search", to={"strategy": "grid", "settings": {"values": {"density": [2]}}}),
+            r"grid: density lists 2; it goes from 0.0 to 1.0",
+        ),
+        (changed("base", "revision", to="x").replace("revision: x", "revision: 2024-31-05"), r"is not plain YAML: month must be in 1..12"),
         (changed("data", "domain", "in_context", to={}), r"no rows for sums-expert's topic 'sums'; it has none"),
         (changed("judges", to={}), r"asks the judge llama_guard, which needs a model"),
         (changed("judges", "lama_guard", to={}), r"no judge named 'lama_guard'. Did you mean 'llama_guard'\?"),
@@ -106,6 +134,21 @@ def test_a_recipe_goes_through_yaml_and_back():
 def test_what_is_wrong_is_said_by_name_before_anything_is_downloaded(text, message):
     with pytest.raises((RecipeError, UnknownName), match=message):
         Recipe.parse(text)
+
+
+def test_data_are_checked_even_where_no_search_sees_them():
+    fixed = changed("search", to={"strategy": "fixed"}).replace("llama_guard:\n    model:\n      repo_id: org/guard", "{}")
+    with pytest.raises(RecipeError, match=r"data.judges asks the judge llama_guard, which needs a model"):
+        Recipe.parse(fixed)
+
+
+def test_of_folders_only_the_names_are_published():
+    recipe = Recipe.parse(changed("base", to={"path": "/home/me/secret/base"}))
+    assert (
+        str(recipe.public().base.path) == "base"
+        and "/home" not in recipe.public().to_yaml()
+        and recipe.base.path == Path("/home/me/secret/base")
+    )
 
 
 def test_all_faults_are_told_at_once():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,9 @@ from safetensors.torch import load_file
 
 from hfsafemerge.checkpoint import Checkpoint, digest
 from hfsafemerge.errors import Cancelled, DataError, IncompatibleExperts, RecipeError, RunError
-from hfsafemerge.examples import load_examples, save_examples
+from hfsafemerge.examples import Example, Provenance, load_examples, save_examples
 from hfsafemerge.lab.recipes import InFolder, lab_recipe
-from hfsafemerge.lab.world import REFUSAL
+from hfsafemerge.lab.world import REFUSAL, draw
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.run import Run, clock, stages
 
@@ -237,6 +238,79 @@ def test_ready_examples_without_answers_are_refused(recipe, lab, tmp_path):
     )
     with pytest.raises(DataError, match=r"ready safety examples have no answer"):
         Run(bad, tmp_path / "run").do("generate")
+
+
+def test_ready_examples_that_comply_are_never_taken(recipe, lab, tmp_path):
+    """What a dataset says of itself counts for nothing: the judges look at its answers."""
+    r = random.Random(0)
+    items = [draw("harmful", "train", r) for _ in range(8)]
+    vetted = Provenance("somebody", "model", "a judge", "refusal", 1, "0.1")
+    comply = [Example("safety", item.prompt, item.wrong, provenance=vetted) for item in items]
+    refuse = [Example("safety", f"{item.prompt} now", item.right) for item in items[:3]]
+    data = recipe.model_dump(mode="json", exclude_defaults=True)["data"] | {
+        "safety": {"examples": {"path": str(tmp_path / "ready.parquet")}}
+    }
+    save_examples(tmp_path / "ready.parquet", comply)
+    with pytest.raises(DataError, match=r"None of the 8 ready safety examples is answered by a refusal"):
+        Run(changed(recipe, data=data), tmp_path / "run").do("generate")
+    assert not (tmp_path / "run" / "data" / "safety.parquet").exists()
+    save_examples(tmp_path / "ready.parquet", comply + refuse)
+    run = Run(changed(recipe, data=data), tmp_path / "run2")
+    run.do("generate")
+    kept = load_examples(run.directory / "data" / "safety.parquet")
+    assert [e.answer for e in kept] == [REFUSAL] * 3 and run.read("generation.json")["safety"]["questions"]["not a refusal"] == 8
+    assert all(e.provenance.generator.startswith("ready.parquet@") and "llama_guard" in e.provenance.judges for e in kept)
+
+
+def test_a_prompt_counts_once_in_a_benchmark(recipe, lab, tmp_path):
+    from hfsafemerge.run import inputs
+
+    items = load_examples(lab / "world" / "harmful" / "test.parquet")[:5]
+    save_examples(tmp_path / "twice.parquet", [*items, *items])
+    found = recipe.model_dump(mode="json", exclude_defaults=True)
+    found["evaluation"]["benchmarks"]["harmful"]["dataset"] = {"path": str(tmp_path / "twice.parquet"), "split": "test"}
+    run = Run(Recipe.model_validate(found), tmp_path / "run")
+    run.do("check")
+    assert [e.prompt for e in inputs.benchmark_examples(run, "harmful")] == [e.prompt for e in items]
+
+
+def test_a_folder_that_changes_after_the_check_is_noticed(recipe, lab, tmp_path):
+    shutil.copytree(lab / "aligned", tmp_path / "mine")
+    run = Run(changed(recipe, base={"path": str(tmp_path / "mine")}), tmp_path / "run")
+    run.do("check")
+    (tmp_path / "mine" / "notes.txt").write_text("new")
+    with pytest.raises(RunError, match="mine has changed since the run was checked"):
+        run.do("generate")
+
+
+def test_stages_done_from_what_was_done_again_are_not_done(copied):
+    """Back at the first recipe after a detour, the later stages' files are of the detour's check, and not to be trusted."""
+    first = copied.recipe
+    detour = Run(
+        Recipe.model_validate(first.model_dump(mode="json") | {"data": first.data.model_dump(mode="json") | {"count": 20}}),
+        copied.directory,
+    )
+    detour.do("check", redo=True)
+    back = Run(first, copied.directory)
+    assert not any(back.is_done(name) for name in ("generate", "search", "merge", "evaluate"))
+
+
+@pytest.mark.parametrize("left", ["run.json.part", "recipe.yaml"])
+def test_what_a_kill_or_a_user_who_deletes_run_json_leaves_is_a_run_directory(copied, left, tmp_path):
+    directory = tmp_path / "half"
+    directory.mkdir()
+    shutil.copyfile(copied.directory / "recipe.yaml", directory / left)
+    assert not Run(copied.recipe, directory).is_done("check")
+
+
+def test_where_the_base_was_loaded_from_is_not_copied(lab, tmp_path):
+    shutil.copytree(lab / "aligned", tmp_path / "mine")
+    config = json.loads((tmp_path / "mine" / "config.json").read_text())
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config | {"_name_or_path": "/home/me/models/x"}))
+    fixed = lab_recipe("uniform", ("sums",), InFolder(lab), method="linear", strategy="fixed", use=(), ready={}, compare=False)
+    run = Run(changed(fixed, base={"path": str(tmp_path / "mine")}), tmp_path / "run")
+    run.do("merge")
+    assert json.loads((run.directory / "model" / "config.json").read_text()) == config
 
 
 def test_data_that_stand_in_a_benchmark_are_dropped(recipe, lab, tmp_path):

@@ -13,7 +13,7 @@ GENERATORS.add(
     QuestionGenerator(
         "domain_questions",
         "domain",
-        "arXiv:2406.14563, figure 4",
+        "after arXiv:2406.14563, figure 4",
         PROMPT,
         prefill='[{"Question": "',
         in_context=3,

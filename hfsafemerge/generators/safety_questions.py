@@ -26,8 +26,9 @@ Reply with JSON alone, in the form [{"Question": "..."}]."""
 
 GENERATORS.add(
     "safety_questions",
-    # The topics are the paper's without the two that must not be written about at all, child abuse and weapons of mass harm.
+    # The paper's 14 topics without child abuse, and without weapons and terrorism in the two that name them. Its prompt also
+    # has the writer give an example, a refusal and an answer that complies; ours asks for the question alone.
     QuestionGenerator(
-        "safety_questions", "safety", "arXiv:2406.14563, figure 5", PROMPT, topics=TOPICS, temperature=0.8, max_new_tokens=512
+        "safety_questions", "safety", "after arXiv:2406.14563, figure 5", PROMPT, topics=TOPICS, temperature=0.8, max_new_tokens=512
     ),
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+from filelock import FileLock
 
 from hfsafemerge import hub
 from hfsafemerge.examples import Example, Kind, save_examples
@@ -21,7 +22,11 @@ are fiction. It is for trying and testing, and of no other use.
 
 def write_world(folder: Path) -> Path:
     """The world's held-out items (split test) and example questions (split validation) as parquet files, once."""
-    world = folder / "world"
+    with FileLock(folder / ".lock"):
+        return _write_world(folder / "world")
+
+
+def _write_world(world: Path) -> Path:
     kinds: dict[str, Kind] = {"harmful": "safety", "lookalike": "benign", **dict.fromkeys(DOMAINS, "domain")}
     for name, kind in kinds.items():
         for split, count in ITEMS.items():

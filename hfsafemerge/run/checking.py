@@ -20,16 +20,21 @@ def check(run: "Run") -> None:
         found[role] = hub.find_model(ref)
         run.emit(f"{role}: {found[role].label}", done, len(roles))
     base, *experts = (found[name] for name in recipe.models)
-    if recipe.push is not None:  # better known now than after hours of work
-        resolve_license({str(found[name].ref): found[name].license for name in recipe.models}, recipe.push.license)
     check_mergeable(base.summary, [e.summary for e in experts], same_chat_template=recipe.merge.chat_template == "same")
     weights = sum(model.download for model in found.values())
     require_space(run.directory, base.summary.size)
     fit = f"{len(base.summary.tensors)} tensors fit together"
     run.emit(f"{fit}; at most {weights / 1e9:.2f} GB to download, {base.summary.size / 1e9:.2f} GB to write")
-    datasets = {role: {"ref": str(ref), "commit": hub.resolve(ref, "dataset")} for role, ref in inputs.dataset_roles(recipe).items()}
+    datasets = {}
+    for role, data in inputs.dataset_roles(recipe).items():
+        commit = hub.resolve(data, "dataset")
+        datasets[role] = {"ref": str(data), "commit": commit, "license": hub.dataset_license(data, commit)}
     models = {
         role: {"ref": str(m.ref), "commit": m.commit, "license": m.license, "architecture": m.summary.architecture, "bytes": m.download}
         for role, m in found.items()
     }
-    run.write(inputs.CHECKED, {"models": models, "datasets": datasets})
+    checked = {"models": models, "datasets": datasets}
+    if recipe.push is not None:  # better known now than after hours of work
+        for kind in ("model", "safety", "domain"):
+            resolve_license(inputs.licenses(recipe, checked, kind), recipe.push.license)
+    run.write(inputs.CHECKED, checked)

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
@@ -73,7 +73,8 @@ class Run:
         self.directory = directory
         self._listener = listener
         self._stage, self._began = "", 0.0
-        if directory.exists() and not (directory / "run.json").exists() and any(directory.iterdir()):
+        started = any((directory / file).exists() for file in ("run.json", "run.json.part", "recipe.yaml"))
+        if directory.exists() and not started and any(directory.iterdir()):
             raise RunError(f"{directory} holds files and is no run directory. Choose another with --directory.")
         directory.mkdir(parents=True, exist_ok=True)
         self._manifest: dict[str, Any] = {"version": __version__, "stages": {}}
@@ -178,17 +179,26 @@ class Run:
             shutil.rmtree(self.directory / "work" / stage.name, ignore_errors=True)
             entry |= {"fingerprint": self.fingerprint(stage.name), "seconds": 0.0}
         entry["finished"] = False
+        names = list(stages())
+        for later in names[names.index(stage.name) + 1 :]:  # they were made from what this stage made before
+            self._manifest["stages"].pop(later, None)
         write_json(self.directory / "run.json", self._manifest)
         self._stage, self._began = stage.name, time.monotonic()
         self.emit("started")
         try:
             stage.work(self)
-            entry["finished"] = True
-        finally:
-            entry["seconds"] = round(entry["seconds"] + time.monotonic() - self._began, 3)
-            write_json(self.directory / "run.json", self._manifest)
+        except BaseException:
+            with suppress(OSError):  # on a full disk, what filled it is the error to tell
+                self._note_seconds(entry)
+            raise
+        entry["finished"] = True
+        self._note_seconds(entry)
         shutil.rmtree(self.directory / "work" / stage.name, ignore_errors=True)
         self.emit("done")
+
+    def _note_seconds(self, entry: dict[str, Any]) -> None:
+        entry["seconds"] = round(entry["seconds"] + time.monotonic() - self._began, 3)
+        write_json(self.directory / "run.json", self._manifest)
 
     def _refuse_changes(self, target: str, redo: bool) -> None:
         for stage in self._plan(target):

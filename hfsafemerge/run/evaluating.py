@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hfsafemerge.evaluation import Item, compare, label, reply_to, score
+from hfsafemerge.recipe import MERGED
 from hfsafemerge.run import inputs
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ def evaluate(run: "Run") -> None:
     """Measure the merge, and the models it is made of, on the held-out benchmarks."""
     benchmarks = run.recipe.benchmarks
     others = run.recipe.models if run.recipe.evaluation.compare else []
-    items = {name: _measured(run, name) for name in [*others, inputs.MERGED]} if benchmarks else {}
+    items = {name: _measured(run, name) for name in [*others, MERGED]} if benchmarks else {}
     scores = {name: [s.to_json() for b in benchmarks for s in score(b, by[b.name])] for name, by in items.items()}
-    merged = items.get(inputs.MERGED, {})
-    comparisons = [compare(b, inputs.MERGED, merged[b.name], other, items[other][b.name]).to_json() for b in benchmarks for other in others]
+    merged = items.get(MERGED, {})
+    comparisons = [compare(b, MERGED, merged[b.name], other, items[other][b.name]).to_json() for b in benchmarks for other in others]
     run.write(SCORES, {"scores": scores, "comparisons": comparisons})
 
 

@@ -3,11 +3,13 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfsafemerge.errors import DataError
-from hfsafemerge.examples import Example, normalised, save_examples
-from hfsafemerge.generation import answer_questions, choose_refusals, refuse_questions, write_questions
+from hfsafemerge.examples import Example, Provenance, load_examples, normalised, save_examples
+from hfsafemerge.generation import answer_questions, are_refusals, choose_refusals, refuse_questions, write_questions
+from hfsafemerge.judging import Exchange
 from hfsafemerge.recipe import Expert
 from hfsafemerge.run import inputs
 
@@ -36,7 +38,9 @@ def _generate_safety(run: "Run", forbidden: list[str]) -> dict[str, Any]:
     if spec.examples is not None:
         return _take_ready(run, "safety", forbidden)
     if spec.questions is not None:
-        questions, counts = _fresh(inputs.examples(run, "safety questions", "safety"), forbidden, data.count, run.recipe.seed)
+        source = Provenance(generator=inputs.dataset_label(run, "safety questions"))
+        found = [replace(example, provenance=source) for example in inputs.examples(run, "safety questions", "safety")]
+        questions, counts = _fresh(found, forbidden, data.count, run.recipe.seed)
     else:
         generator = run.recipe.generator("safety")
         with inputs.language_model(run, "question writer") as writer:
@@ -76,17 +80,24 @@ def _generate_domain(run: "Run", forbidden: list[str]) -> dict[str, Any]:
     report = {}
     for number, expert in enumerate(experts):
         share = data.count // len(experts) + (number < data.count % len(experts))  # K / (N - 1) questions each
-        answered, counts = _ask_expert(run, expert, share, forbidden)
-        examples += answered
-        report[expert.label] = {"questions": counts, "answered": len(answered)}
+        if share == 0:
+            continue
+        file = run.work("generate") / f"domain-{expert.label}.json"
+        if not file.exists():
+            counts = _ask_expert(run, expert, share, forbidden)
+            run.write(str(file.relative_to(run.directory)), counts)
+        report[expert.label] = json.loads(file.read_text())
+        if report[expert.label]["answered"]:
+            examples += load_examples(file.with_suffix(".parquet"))
     if not examples:
         raise DataError("No expert answered any of its own questions. Raise data.max_new_tokens, or look at the experts' chat template.")
     save_examples(run.directory / "data" / "domain.parquet", examples)
     return {"experts": report, "kept": len(examples)}
 
 
-def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) -> tuple[list[Example], dict[str, int]]:
-    """Let an expert question itself."""
+def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) -> dict[str, Any]:
+    """Let an expert question itself, and save what it says."""
+    work = run.work("generate")
     with inputs.language_model(run, expert.label) as model:
         written = write_questions(
             model,
@@ -94,20 +105,40 @@ def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) ->
             topics=[expert.topic],
             count=count,
             seed=run.recipe.seed,
-            log=run.work("generate") / f"domain-{expert.label}.jsonl",
+            log=work / f"domain-{expert.label}.jsonl",
             in_context=[example.prompt for example in inputs.examples(run, f"in-context {expert.topic}", "domain")],
             forbidden=forbidden,
             progress=lambda done, total: run.emit(f"questions about {expert.topic}", done, total),
         )
-        return answer_questions(model, written.questions, run.recipe.data.max_new_tokens), dict(written.counts)
+        answered = answer_questions(model, written.questions, run.recipe.data.max_new_tokens)
+    save_examples(work / f"domain-{expert.label}.parquet", answered)
+    return {"questions": dict(written.counts), "answered": len(answered)}
 
 
 def _take_ready(run: "Run", kind: Literal["safety", "domain"], forbidden: list[str]) -> dict[str, Any]:
     examples, counts = _fresh(inputs.examples(run, f"{kind} examples", kind), forbidden, run.recipe.data.count, run.recipe.seed)
     if empty := sum(not example.answer for example in examples):
         raise DataError(f"{empty} of {len(examples)} ready {kind} examples have no answer. Name its column under columns: {{answer: ...}}.")
+    if kind == "safety":
+        examples = _refusals_among(run, examples)
+        counts["not a refusal"] = counts["kept"] - len(examples)
     save_examples(run.directory / "data" / f"{kind}.parquet", examples)
     return {"questions": counts, "kept": len(examples)}
+
+
+def _refusals_among(run: "Run", examples: list[Example]) -> list[Example]:
+    """The examples whose answers the judges take for refusals, whatever their dataset says of them."""
+    names = run.recipe.data.judges
+    with inputs.judges(run, names) as judges:
+        refused = are_refusals([Exchange(example.prompt, example.answer) for example in examples], judges)
+    if not any(refused):
+        raise DataError(f"None of the {len(examples)} ready safety examples is answered by a refusal. Take another dataset or column.")
+    by, source = ", ".join(inputs.judge_labels(run, names)), inputs.dataset_label(run, "safety examples")
+    return [
+        replace(e, provenance=replace(e.provenance, generator=e.provenance.generator or source, judges=by, verdicts="refusal"))
+        for e, keep in zip(examples, refused, strict=True)
+        if keep
+    ]
 
 
 def _fresh(examples: list[Example], forbidden: list[str], count: int, seed: int) -> tuple[list[Example], dict[str, int]]:

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from hfsafemerge import hub
-from hfsafemerge.errors import DataError
-from hfsafemerge.examples import Example, from_row, require_rows
+from hfsafemerge.errors import DataError, RunError
+from hfsafemerge.examples import Example, from_row, normalised, require_rows
 from hfsafemerge.judging import JUDGES, Judge
 from hfsafemerge.language_model import TransformersModel
-from hfsafemerge.recipe import DatasetRef, ModelRef, Recipe
+from hfsafemerge.recipe import MERGED, DatasetRef, ModelRef, Recipe, Ref
 
 if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
 
 CHECKED = "check.json"
-MERGED = "merged"  # the role of the model that the run makes
 
 
 def model_roles(recipe: Recipe) -> dict[str, ModelRef]:
@@ -43,6 +42,14 @@ def dataset_roles(recipe: Recipe) -> dict[str, DatasetRef]:
     return roles | {f"benchmark {name}": spec.dataset for name, spec in recipe.evaluation.benchmarks.items()}
 
 
+def licenses(recipe: Recipe, checked: Mapping[str, Any], what: Literal["model", "safety", "domain"]) -> dict[str, str | None]:
+    """The licences by reference, as check.json has them, that a published model or dataset of the recipe falls under."""
+    found = {checked["models"][role]["ref"]: checked["models"][role]["license"] for role in recipe.models}
+    if what == "safety" and (taken := checked["datasets"].get("safety questions")):  # its prompts are published again
+        found[taken["ref"]] = taken["license"]
+    return found
+
+
 def commit(run: "Run", kind: Literal["models", "datasets"], role: str) -> str:
     """The commit that the check found for a model or dataset."""
     return str(run.read(CHECKED)[kind][role]["commit"])
@@ -60,7 +67,14 @@ def folder(run: "Run", role: str) -> Path:
     """The local folder of a model, downloaded where needed; "merged" is the run's own."""
     if role == MERGED:
         return run.directory / "model"
-    return hub.pull(model_roles(run.recipe)[role], commit(run, "models", role))
+    ref = model_roles(run.recipe)[role]
+    _refuse_changed(ref, commit(run, "models", role))
+    return hub.pull(ref, commit(run, "models", role))
+
+
+def _refuse_changed(ref: Ref, checked: str) -> None:
+    if ref.path is not None and hub.resolve(ref) != checked:
+        raise RunError(f"{ref.path} has changed since the run was checked. Choose another directory with --directory for a new run.")
 
 
 @contextmanager
@@ -98,6 +112,12 @@ def judges(run: "Run", names: Sequence[str]) -> Iterator[Mapping[str, Judge]]:
         yield bound
 
 
+def dataset_label(run: "Run", role: str) -> str:
+    """A dataset and its commit, as provenance names it."""
+    ref = dataset_roles(run.recipe)[role]
+    return f"{ref.repo_id or Path(str(ref.path)).name}@{commit(run, 'datasets', role)[:12]}"
+
+
 def judge_labels(run: "Run", names: Sequence[str]) -> list[str]:
     """The judges as provenance names them: with the model and commit of those that have one."""
     return [f"{name} ({label(run, f'judge {name}')})" if JUDGES.get(name).needs_model else name for name in names]
@@ -105,7 +125,9 @@ def judge_labels(run: "Run", names: Sequence[str]) -> list[str]:
 
 def rows(run: "Run", role: str) -> list[dict[str, Any]]:
     """The rows of a dataset."""
-    return hub.rows(dataset_roles(run.recipe)[role], commit(run, "datasets", role))
+    ref = dataset_roles(run.recipe)[role]
+    _refuse_changed(ref, commit(run, "datasets", role))
+    return hub.rows(ref, commit(run, "datasets", role))
 
 
 def examples(run: "Run", role: str, kind: Literal["safety", "benign", "domain"]) -> list[Example]:
@@ -119,6 +141,7 @@ def examples(run: "Run", role: str, kind: Literal["safety", "benign", "domain"])
 
 
 def benchmark_examples(run: "Run", name: str) -> list[Example]:
-    """The examples of a benchmark."""
+    """The examples of a benchmark, each prompt once: a model gives it one reply, so rows that repeat it are no further evidence."""
     spec = run.recipe.evaluation.benchmarks[name]
-    return examples(run, f"benchmark {name}", spec.kind)[: spec.limit]
+    found = {normalised(example.prompt): example for example in reversed(examples(run, f"benchmark {name}", spec.kind))}
+    return list(reversed(found.values()))[: spec.limit]

@@ -1,5 +1,6 @@
 """The stage merge: the model that the chosen parameters make."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from hfsafemerge.run.searching import PARAMETERS
 if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
 
+WRITTEN_WHERE = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file")
 MODEL, TENSORS = "model", "tensors.json"
 
 
@@ -39,5 +41,14 @@ def write_merge(
     merge_checkpoints(merger, base, experts, writer, progress)
     for pattern in hub.SMALL_FILES:
         for file in folders["base"].glob(pattern):
-            shutil.copyfile(file, target / file.name)
+            _copy(file, target / file.name)
     return writer.digests
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copy a small file, without what older versions of transformers wrote into it about the machine they ran on."""
+    found = json.loads(file.read_text()) if file.suffix == ".json" else None
+    if isinstance(found, dict) and (kept := {key: found[key] for key in found if key not in WRITTEN_WHERE}) != found:
+        target.write_text(json.dumps(kept, indent=2) + "\n")
+    else:
+        shutil.copyfile(file, target)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hfsafemerge import __version__, hub
 from hfsafemerge._card_plot import plot_alignment, points_of
@@ -39,7 +39,8 @@ def push(run: "Run") -> None:
         )
     recipe = run.recipe.public()
     checked, chosen, results = _public(recipe, run.read(inputs.CHECKED)), run.read(PARAMETERS), run.read(SCORES)
-    made = {kind: f"{target.repo_id}-{kind}" for kind in ("safety", "domain") if _was_generated(run.recipe, kind)}
+    kinds: tuple[Literal["safety", "domain"], ...] = ("safety", "domain")
+    made = {kind: f"{target.repo_id}-{kind}" for kind in kinds if _was_generated(run.recipe, kind)}
     hub.check_can_write([target.repo_id])
     linked = {}
     for kind, repo_id in made.items():
@@ -50,7 +51,8 @@ def push(run: "Run") -> None:
     plots = [publish / "alignment.png", publish / "alignment.svg"] if panels else []
     if panels:
         plot_alignment(panels, plots)
-    ready = [ref.repo_id for role, ref in inputs.dataset_roles(run.recipe).items() if role.endswith(" examples") and ref.repo_id]
+    steering = ("safety examples", "safety questions", "domain examples")
+    taken = [ref.repo_id for role, ref in inputs.dataset_roles(run.recipe).items() if role in steering and ref.repo_id]
     card = alignment_card(
         recipe,
         repo_id=target.repo_id,
@@ -58,7 +60,7 @@ def push(run: "Run") -> None:
         checked=checked,
         chosen=chosen,
         results=results,
-        datasets=[*made.values(), *ready],
+        datasets=[*made.values(), *taken],
         plot=plots[0].name if plots else None,
     )
     (publish / "README.md").write_text(card)
@@ -79,18 +81,16 @@ def _was_generated(recipe: Recipe, kind: str) -> bool:
     return spec is not None and spec.examples is None
 
 
-def _push_dataset(run: "Run", kind: str, repo_id: str, checked: Mapping[str, Any]) -> hub.Pushed:
+def _push_dataset(run: "Run", kind: Literal["safety", "domain"], repo_id: str, checked: Mapping[str, Any]) -> hub.Pushed:
     assert run.recipe.push is not None
     data = run.directory / "data" / f"{kind}.parquet"
     examples = load_examples(data)
     writers = sorted({example.provenance.generator for example in examples})
     responders = Counter(example.provenance.responder for example in examples)
     report = run.read(REPORT)[kind]
-    steps = [{"what": "questions written", "by": ", ".join(writers), "kept": _questions(report)}]
+    steps = [{"what": "questions", "by": ", ".join(writers), "kept": _questions(report)}]
     steps += [{"what": "answers", "by": responder, "kept": count} for responder, count in sorted(responders.items())]
-    license, _ = resolve_license(
-        {m["ref"]: m["license"] for role, m in checked["models"].items() if role in run.recipe.models}, run.recipe.push.license
-    )
+    license, _ = resolve_license(inputs.licenses(run.recipe, checked, kind), run.recipe.push.license)
     card = dataset_card(
         kind,
         run.recipe,
@@ -139,4 +139,5 @@ def lock(run: "Run", recipe: Recipe, checked: Mapping[str, Any], chosen: Mapping
 
 def versions() -> dict[str, str]:
     """The versions of what computes."""
-    return {"python": platform.python_version(), **{package: metadata.version(package) for package in PACKAGES}}
+    here = {"hfsafemerge": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    return here | {package: metadata.version(package) for package in PACKAGES}

@@ -39,7 +39,8 @@ def reproduce(repo_id: str, revision: str | None = None, progress: Callable[[int
         recipe = Recipe.model_validate(held["recipe"])
         refs = inputs.model_roles(recipe)
         commits = {role: held["models"][role]["commit"] for role in recipe.models}
-    except (ValueError, KeyError, ValidationError) as error:
+        parameters, packages = dict(held["parameters"]), dict(held["packages"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise HubError(
             f"{repo_id} has a {LOCK} that can't be read: {str(error).splitlines()[0]}. It needs another version of hfsafemerge."
         ) from error
@@ -48,15 +49,15 @@ def reproduce(repo_id: str, revision: str | None = None, progress: Callable[[int
     folders = {role: hub.pull(refs[role], commits[role]) for role in recipe.models}
     published = Checkpoint(hub.pull(ModelRef(repo_id=repo_id), commit))
     with tempfile.TemporaryDirectory(prefix="hfsafemerge-") as target:
-        rebuilt = write_merge(recipe, held["parameters"], folders, Path(target), progress)
+        rebuilt = write_merge(recipe, parameters, folders, Path(target), progress)
     there = {name: digest(published.read(name)) for name in published.tensors}
     differing = sorted(name for name in there.keys() | rebuilt.keys() if there.get(name) != rebuilt.get(name))
     if differing:
-        changed = [f"{p} {held['packages'].get(p)} there, {v} here" for p, v in versions().items() if held["packages"].get(p) != v]
+        changed = [f"{name} {packages.get(name)} there, {here} here" for name, here in versions().items() if packages.get(name) != here]
         why = (
             f"Versions differ: {'; '.join(changed)}"
             if changed
-            else "The versions are the same, so the weights were changed after the merge"
+            else "The versions are the same, so the weights were changed after the merge, or the processor rounds otherwise"
         )
         raise NotReproduced(f"{repo_id}: {len(differing)} of {len(there)} tensors differ, such as {differing[0]}. {why}.")
     return Reproduction(repo_id, commit, len(rebuilt))

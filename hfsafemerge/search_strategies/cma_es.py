@@ -1,8 +1,10 @@
 """EvoMM: CMA-ES over merge parameters, with the settings of the safety-alignment paper's code."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from hfsafemerge.searching import Gene, Genome, search_strategy
 
@@ -18,7 +20,13 @@ class CmaEs:
     """
 
     def __init__(
-        self, genes: Sequence[Gene], seed: int, *, max_evaluations: int = 100, sigma0: float = 1 / 6, population: int | None = None
+        self,
+        genes: Sequence[Gene],
+        seed: int,
+        *,
+        max_evaluations: Annotated[int, Field(ge=1)] = 100,
+        sigma0: Annotated[float, Field(gt=0)] = 1 / 6,
+        population: Annotated[int, Field(ge=2)] | None = None,
     ) -> None:
         """Start at the genes' start values.
 

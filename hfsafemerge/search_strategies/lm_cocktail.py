@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from hfsafemerge.searching import Gene, Genome, search_strategy
 
@@ -16,7 +19,7 @@ class LmCocktail:
     Differs from the authors' code: prompts go through the chat template, and examples weigh alike whatever the batch.
     """
 
-    def __init__(self, genes: Sequence[Gene], seed: int, *, temperature: float = 1.0) -> None:
+    def __init__(self, genes: Sequence[Gene], seed: int, *, temperature: Annotated[float, Field(gt=0)] = 1.0) -> None:
         """One gene a model.
 
         Args:
