@@ -61,6 +61,11 @@ class ModelSummary:
     chat_template: str | None
 
     @property
+    def dtypes(self) -> str:
+        """The dtypes of the weights, such as BF16."""
+        return ", ".join(sorted({info.dtype for info in self.tensors.values()}))
+
+    @property
     def size(self) -> int:
         """Bytes of all weights."""
         return sum(info.size for info in self.tensors.values())

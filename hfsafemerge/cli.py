@@ -134,7 +134,15 @@ def check(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = Fal
     models = _do("check", recipe, directory, redo).read("check.json")["models"]
     out.table(
         [
-            {"model": role, "ref": m["ref"], "commit": m["commit"][:12], "license": m["license"], "GB": round(m["bytes"] / 1e9, 3)}
+            {
+                "model": role,
+                "ref": m["ref"],
+                "commit": m["commit"][:12],
+                "license": m["license"],
+                "architecture": m["architecture"],
+                "dtypes": m["dtypes"],
+                "GB": round(m["bytes"] / 1e9, 3),
+            }
             for role, m in models.items()
         ]
     )

@@ -114,6 +114,14 @@ def test_scores_have_n_intervals_and_a_paired_test(finished):
     }
 
 
+def test_labels_are_kept_for_paired_comparisons_and_replies_are_not(finished):
+    run, _ = finished
+    labels = run.read("labels.json")
+    assert set(labels) == {"base", "sums", "merged"} and len(labels["merged"]) == 120
+    assert set(labels["merged"][0]) == {"benchmark", "example", "labels", "finished"}
+    assert set(labels["merged"][0]["labels"]) == {"llama_guard", "refusal_phrases"}
+
+
 def test_a_finished_stage_is_not_done_again(copied):
     before = {p: p.stat().st_mtime_ns for p in copied.directory.rglob("*.json*") if p.name not in ("events.jsonl", "run.json")}
     copied.do("evaluate")

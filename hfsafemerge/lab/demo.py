@@ -167,6 +167,7 @@ def _row(
 ) -> dict[str, Any]:
     by = {(s["benchmark"], s["metric"]): {key: s[key] for key in ("metric", "value", "n", "ci95")} for s in scores}
     return {
+        "run": run.directory.name,
         "pool": next(pool for pool, found in POOLS.items() if tuple(domains) == found),
         "experts": list(experts),
         "method": method,

@@ -30,7 +30,14 @@ def check(run: "Run") -> None:
         commit = hub.resolve(data, "dataset")
         datasets[role] = {"ref": str(data), "commit": commit, "license": hub.dataset_license(data, commit)}
     models = {
-        role: {"ref": str(m.ref), "commit": m.commit, "license": m.license, "architecture": m.summary.architecture, "bytes": m.download}
+        role: {
+            "ref": str(m.ref),
+            "commit": m.commit,
+            "license": m.license,
+            "architecture": m.summary.architecture,
+            "dtypes": m.summary.dtypes,
+            "bytes": m.download,
+        }
         for role, m in found.items()
     }
     checked = {"models": models, "datasets": datasets}

@@ -11,17 +11,21 @@ from hfsafemerge.run import inputs
 if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
 
-SCORES = "scores.json"
+SCORES, LABELS = "scores.json", "labels.json"
 
 
 def evaluate(run: "Run") -> None:
-    """Measure the merge, and the models it is made of, on the held-out benchmarks."""
+    """Measure the merge, and the models it is made of, on the held-out benchmarks.
+
+    labels.json keeps what the judges said of each item, for paired comparisons with other runs; replies are kept nowhere.
+    """
     benchmarks = run.recipe.benchmarks
     others = run.recipe.models if run.recipe.evaluation.compare else []
     items = {name: _measured(run, name) for name in [*others, MERGED]} if benchmarks else {}
     scores = {name: [s.to_json() for b in benchmarks for s in score(b, by[b.name])] for name, by in items.items()}
     merged = items.get(MERGED, {})
     comparisons = [compare(b, MERGED, merged[b.name], other, items[other][b.name]).to_json() for b in benchmarks for other in others]
+    run.write(LABELS, {name: [asdict(item) for found in by.values() for item in found] for name, by in items.items()})
     run.write(SCORES, {"scores": scores, "comparisons": comparisons})
 
 
