@@ -5,6 +5,7 @@ The Hub's clients read their settings when they are imported, so the environment
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 HUB_ROOT = tempfile.TemporaryDirectory(prefix="hfsafemerge-tests-")
