@@ -9,6 +9,7 @@ from tiny import tiny_model
 from hfsafemerge import hub
 from hfsafemerge.errors import CheckpointError, DataError, HubError, UnsafeRepository
 from hfsafemerge.examples import Example, save_examples
+from hfsafemerge.hub import client, writing
 from hfsafemerge.recipe import DatasetRef, ModelRef
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
@@ -39,7 +40,7 @@ def test_a_model_is_known_by_its_headers_without_its_weights(model, tmp_path):
     assert found.summary.chat_template == local.summary.chat_template and found.summary.architecture == "LlamaForCausalLM"
     assert (found.license, local.license) == ("mit", None)
     assert len(found.commit) == 40 and local.commit.startswith("local-")
-    cached = Path(hub.api().snapshot_download(model, revision=found.commit, allow_patterns="*.json", local_files_only=True))
+    cached = Path(client.api().snapshot_download(model, revision=found.commit, allow_patterns="*.json", local_files_only=True))
     assert not list(cached.glob("*.safetensors"))  # the weights stayed on the Hub
     assert found.download == (tmp_path / "model" / "model.safetensors").stat().st_size
 
@@ -117,14 +118,14 @@ def test_a_gated_model_names_its_page(api, repo_name, tmp_path, hub_url, monkeyp
     repo_id = publish(api, f"alice/{repo_name}", folder)
     api.update_repo_settings(repo_id, gated="manual")
     bob = HfApi(token="hf_bob")
-    monkeypatch.setattr(hub, "api", lambda: bob)
+    monkeypatch.setattr(client, "api", lambda: bob)
     with pytest.raises(HubError, match=rf"{repo_id} is gated, .*{hub_url}/{repo_id}"):
         hub.find_model(ModelRef(repo_id=repo_id))
 
 
 def test_an_unreachable_hub_says_so(monkeypatch):
     away = HfApi(endpoint="http://127.0.0.1:9")
-    monkeypatch.setattr(hub, "api", lambda: away)
+    monkeypatch.setattr(client, "api", lambda: away)
     with pytest.raises(HubError, match=r"Can't reach http://127.0.0.1:9 for alice/x.* Check the connection, or HF_ENDPOINT"):
         hub.find_model(ModelRef(repo_id="alice/x"))
 
@@ -250,7 +251,7 @@ def test_who_may_write_is_known_before_the_work(monkeypatch):
     hub.check_can_write(["alice/x", "acme/x"])
     with pytest.raises(HubError, match=r"You are alice and can't write to bob/x; you can to acme, alice"):
         hub.check_can_write(["bob/x"])
-    monkeypatch.setattr(hub, "get_token", lambda: None)
+    monkeypatch.setattr(writing, "get_token", lambda: None)
     with pytest.raises(HubError, match="Pushing needs a token with write access"):
         hub.check_can_write(["alice/x"])
 
@@ -258,9 +259,9 @@ def test_who_may_write_is_known_before_the_work(monkeypatch):
 @pytest.fixture
 def faulty(tmp_path, monkeypatch):
     with serve_with_faults(tmp_path / "hub") as server:
-        client = HfApi(endpoint=server.url, token="hf_alice")
-        monkeypatch.setattr(hub, "api", lambda: client)
-        monkeypatch.setattr(hub.time, "sleep", lambda seconds: None)
+        alice = HfApi(endpoint=server.url, token="hf_alice")
+        monkeypatch.setattr(client, "api", lambda: alice)
+        monkeypatch.setattr(writing.time, "sleep", lambda seconds: None)
         yield server
 
 
@@ -271,7 +272,7 @@ def test_a_commit_is_tried_again_after_a_fault_that_passes(faulty, tmp_path, sta
     said = []
     pushed = hub.push_files("alice/x", "model", files(tmp_path / "f", mark=b"1"), "one", said.append)
     assert len(said) == 2 and "Trying again (1 of 4)" in said[0]
-    assert [c.title for c in hub.api().list_repo_commits("alice/x")] == ["one", "initial commit"] and pushed.commit
+    assert [c.title for c in client.api().list_repo_commits("alice/x")] == ["one", "initial commit"] and pushed.commit
 
 
 def test_a_commit_is_given_up_in_the_end(faulty, tmp_path):
@@ -290,9 +291,9 @@ def test_a_commit_that_is_not_allowed_is_not_tried_again(faulty, tmp_path):
 
 
 def test_a_token_that_no_header_may_hold_is_not_quoted(monkeypatch):
-    monkeypatch.setattr(hub, "get_token", lambda: "hf_broken\x1b")
+    monkeypatch.setattr(client, "get_token", lambda: "hf_broken\x1b")
     with pytest.raises(HubError) as caught, hub.hub_errors("alice/x"):
-        raise hub.httpx.LocalProtocolError("Illegal header value b'Bearer hf_broken\x1b'")
+        raise client.httpx.LocalProtocolError("Illegal header value b'Bearer hf_broken\x1b'")
     assert "hf_broken" not in str(caught.value) and "<token>" in str(caught.value)
 
 

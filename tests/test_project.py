@@ -39,7 +39,8 @@ def test_the_readme_s_tree_is_the_folder():
         for path in PACKAGE.iterdir()
         if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")
     }
-    there |= {f"hfsafemerge/run/{path.name}" for path in (PACKAGE / "run").glob("*.py") if path.name != "__init__.py"}
+    for package in ("hub", "run"):
+        there |= {f"hfsafemerge/{package}/{path.name}" for path in (PACKAGE / package).glob("*.py") if path.name != "__init__.py"}
     assert {path for path in listed if path.startswith("hfsafemerge/")} - {"hfsafemerge/"} == there
     for shelf in ("merge_methods", "search_strategies", "judges", "generators"):
         files = {path.stem for path in (PACKAGE / shelf).glob("*.py")} - {"__init__"}

@@ -10,16 +10,19 @@ from hfsafemerge.errors import CheckpointError, UnsafeRepository
 
 
 def refuse_code(name: str, files: Mapping[str, int]) -> None:
+    """Raise UnsafeRepository for a repository that holds Python files."""
     if code := sorted(file for file in files if file.endswith(".py")):
         raise UnsafeRepository(f"{name} holds Python code ({code[0]}). Only models that transformers knows by itself are merged.")
 
 
 def refuse_auto_map(config: Mapping[str, Any], name: str) -> None:
+    """Raise UnsafeRepository for a configuration that names code to run."""
     if "auto_map" in config:
         raise UnsafeRepository(f"{name} asks for code of its own (auto_map). Only models that transformers knows by itself are merged.")
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
+    """The mapping in a JSON file. Raises CheckpointError when there is none."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -45,6 +48,7 @@ def vocabulary(folder: Path, name: str) -> str:
 
 
 def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The chat template of a tokenizer as text; several under names as one JSON text, to be compared."""
     if (folder / "chat_template.jinja").exists():
         return (folder / "chat_template.jinja").read_text()
     template = settings.get("chat_template")

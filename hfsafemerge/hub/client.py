@@ -1,0 +1,69 @@
+"""The client of the Hub, and what it raises in words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Literal
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    NotASafetensorsRepoError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    SafetensorsParsingError,
+)
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the one import that is right in every version
+
+from hfsafemerge import __version__
+from hfsafemerge.errors import CheckpointError, HubError
+
+RepoType = Literal["model", "dataset"]
+
+
+@lru_cache
+def api() -> HfApi:
+    """The client of this process; it reads the endpoint and the token from the environment, as `hf` does."""
+    return HfApi(library_name="hfsafemerge", library_version=__version__)
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turn what the Hub's clients raise into one sentence that says what to do."""
+    login = "" if get_token() else " You are not signed in: run `hf auth login` or set HF_TOKEN."
+    try:
+        yield
+    except GatedRepoError as error:
+        raise HubError(
+            f"{what} is gated, and you have not been granted access. Ask for it on its page, {api().endpoint}/{what.split('@')[0]}.{login}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise HubError(f"{what} does not exist at {api().endpoint}, or is private.{login}") from error
+    except RevisionNotFoundError as error:
+        raise HubError(f"{what}: there is no such branch, tag or commit. Leave the revision out, or name one that exists.") from error
+    except LocalEntryNotFoundError as error:
+        raise HubError(
+            f"Can't reach {api().endpoint} for {what}, and it is not in the cache. Check the connection, or HF_ENDPOINT."
+        ) from error
+    except (EntryNotFoundError, NotASafetensorsRepoError) as error:
+        raise HubError(f"{what}: a file is missing: {first_line(error)}") from error
+    except SafetensorsParsingError as error:
+        raise CheckpointError(f"{what}: its weights have a malformed header: {first_line(error)}") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no status"
+        raise HubError(f"The Hub refused {what} ({status}): {first_line(error)}{login if status in (401, 403) else ''}") from error
+    except OfflineModeIsEnabled as error:
+        raise HubError(f"{what} is needed from the Hub, and HF_HUB_OFFLINE is set. Unset it, or fetch the repository first.") from error
+    except (httpx.HTTPError, ConnectionError) as error:
+        raise HubError(f"Can't reach {api().endpoint} for {what}: {first_line(error)}. Check the connection, or HF_ENDPOINT.") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without the token."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    token = get_token()  # which some faults of HTTP clients quote, when it holds what no header may hold
+    return text.replace(token, "<token>") if token else text
