@@ -267,7 +267,12 @@ def require_space(folder: Path, needed: int) -> None:
     """Raise OutOfDisk unless the file system of `folder` has room for `needed` bytes and a little more."""
     free = shutil.disk_usage(folder).free
     if free < needed * 1.02:
-        raise OutOfDisk(f"{folder} needs {needed / 1e9:.2f} GB and has {free / 1e9:.2f} GB free. Make room or choose another directory.")
+        raise OutOfDisk(f"{folder} needs {in_words(needed)} and has {in_words(free)} free. Make room or choose another directory.")
+
+
+def in_words(size: float) -> str:
+    """A number of bytes such as 16.1 GB or 2.4 MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @contextmanager

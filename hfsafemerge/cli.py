@@ -94,6 +94,7 @@ def _scores(run: "Run") -> None:
     if out.mode.value == "json":
         out.dict(run.read("scores.json"))
         return
+    out.set_no_truncate(True)  # a number without its interval is none
     out.table([{"model": model, **{f"{s['benchmark']} {s['metric']}": percent(s) for s in scores}} for model, scores in found.items()])
 
 
@@ -130,6 +131,7 @@ def init(
 def check(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False) -> None:
     """See whether the models fit together, before any weights are downloaded."""
     from hfsafemerge._cli_output import out
+    from hfsafemerge.checkpoint import in_words
 
     models = _do("check", recipe, directory, redo).read("check.json")["models"]
     out.table(
@@ -141,7 +143,7 @@ def check(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = Fal
                 "license": m["license"],
                 "architecture": m["architecture"],
                 "dtypes": m["dtypes"],
-                "GB": round(m["bytes"] / 1e9, 3),
+                "size": in_words(m["bytes"]),
             }
             for role, m in models.items()
         ]

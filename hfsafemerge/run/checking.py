@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hfsafemerge import hub
 from hfsafemerge.card import resolve_license
-from hfsafemerge.checkpoint import check_mergeable, require_space
+from hfsafemerge.checkpoint import check_mergeable, in_words, require_space
 from hfsafemerge.run import inputs
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check(run: "Run") -> None:
     weights = sum(model.download for model in found.values())
     require_space(run.directory, base.summary.size)
     fit = f"{len(base.summary.tensors)} tensors fit together"
-    run.emit(f"{fit}; at most {weights / 1e9:.2f} GB to download, {base.summary.size / 1e9:.2f} GB to write")
+    run.emit(f"{fit}; at most {in_words(weights)} to download, {in_words(base.summary.size)} to write")
     datasets = {}
     for role, data in inputs.dataset_roles(recipe).items():
         commit = hub.resolve(data, "dataset")
