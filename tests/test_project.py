@@ -56,9 +56,15 @@ def test_the_readme_s_commands_exist():
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
 
 
-def test_the_readme_s_code_runs_as_far_as_names_go():
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    exec(compile(code.split("run = ")[0], "README", "exec"), {})
+def test_the_readme_s_code_runs(lab, working_directory, capsys):
+    from test_run import small
+
+    from hfsafemerge.lab.recipes import InFolder, lab_recipe
+
+    recipe = small(lab_recipe("pair", ("sums",), InFolder(lab), settings={"max_evaluations": 12}, compare=False))
+    (working_directory / "recipe.yaml").write_text(recipe.to_yaml())
+    exec(compile(re.search(r"```python\n(.*?)```", README, re.DOTALL)[1], "README", "exec"), {})
+    assert "'metric': 'alignment'" in capsys.readouterr().out and (working_directory / "runs" / "my-merge" / "model").is_dir()
 
 
 def test_the_front_matter_is_valid_for_a_space():
