@@ -69,8 +69,8 @@ class Lab:
         """The rates of base + sum_i w_i delta_i with one weight for each layer (rows) and expert (columns)."""
         method, groups = MERGE_METHODS.get("task_arithmetic"), LayerGroups(LAYERS, 1)
         experts = {domain: Checkpoint(self.folder / f"{domain}-expert") for domain in domains}
-        live = LiveMerge(self.load("aligned"), Checkpoint(self.folder / "aligned"), experts, 0)
-        live.set(method, resolve_parameters(method, {"weight": [list(row) for row in weights]}, ["base", *domains], LAYERS), groups)
+        live = LiveMerge(self.load("aligned"), Checkpoint(self.folder / "aligned"), experts, method, groups, 0)
+        live.set(resolve_parameters(method, {"weight": [list(row) for row in weights]}, ["base", *domains], LAYERS))
         return self.rates(live.model, ["harmful", "lookalike", *domains])
 
     def optimise(self, domains: Sequence[str], alpha: float = 0.3) -> list[list[float]]:

@@ -148,6 +148,13 @@ class DomainSpec(QuestionSpec):
     """For each topic, validation rows of which three are shown to the expert that writes a question."""
 
 
+class BenignSpec(Part):
+    """Harmless requests that look harmful, with helpful answers; they guard a search against over-refusal."""
+
+    questions: DatasetRef
+    """The prompts. The base answers them, and what it refuses is dropped."""
+
+
 class DataSpec(Part):
     """The synthetic data that steers the merge."""
 
@@ -161,6 +168,17 @@ class DataSpec(Part):
     """Harmful requests and refusals."""
     domain: DomainSpec | None = None
     """Questions of the experts' domains."""
+    benign: BenignSpec | None = None
+    """Harmless requests that must not be refused."""
+
+
+class ChunkSpec(Part):
+    """How tensors that matter are cut into chunks with numbers of their own (Expert Merging, arXiv:2509.25712)."""
+
+    budget: Annotated[float, Field(ge=1)] = 1.2
+    """The number of chunks, as a multiple of the number of tensors."""
+    kappa: Annotated[float, Field(ge=0)] = 1.0
+    """The power of a tensor's importance to which its chunks are in proportion."""
 
 
 class SliceSpec(Part):
@@ -192,6 +210,10 @@ class MergeSpec(Part):
     """Numbers and options that are fixed; a search chooses the other numbers."""
     layers_per_group: Annotated[int, Field(ge=0)] = 0
     """How many layers share their parameters; 0 means all."""
+    per_tensor: bool = False
+    """Give every tensor parameters of its own."""
+    chunks: ChunkSpec | None = None
+    """Cut important tensors into chunks with parameters of their own, beside `per_tensor`."""
     slices: tuple[SliceSpec, ...] = ()
     """Stack the result from runs of layers instead of merging the models layer by layer."""
     chat_template: str = "same"
@@ -217,15 +239,43 @@ class SearchSpec(Part):
     """The search strategy; `hfsafemerge list strategies` shows all."""
     settings: dict[str, Any] = {}
     """Settings of the strategy."""
-    use: tuple[Literal["safety", "domain"], ...] = ("safety", "domain")
-    """The data that the fitness sees: both for a safety-aware merge."""
+    use: tuple[Kind, ...] = ("safety", "domain")
+    """The data that the fitness sees: safety and domain for a safety-aware merge, benign too against over-refusal."""
+    objective: Literal["weighted", "constrained"] = "weighted"
+    """weighted: L_safety + alpha * L_expert + beta * L_benign. constrained: L_expert alone, while safety and benign lose no more
+    than epsilon against the base."""
     alpha: Annotated[float, Field(ge=0)] = 0.3
-    """The factor of the domain term: fitness = L_safety + alpha * L_expert. It can't be negative."""
+    """The factor of the domain term. It can't be negative."""
+    beta: Annotated[float, Field(ge=0)] = 0.3
+    """The factor of the benign term."""
+    epsilon: Annotated[float, Field(ge=0)] = 0.05
+    """For the objective constrained: the largest loss of safety, in nats a token of the refusals."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Factors of the domains by topic; by default all domain examples weigh alike."""
+    selection: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """The share of the data that no candidate sees; the fittest few are compared on it, and the best of them is merged. With 0
+    what the strategy recommends is taken as it is."""
+    pick: Annotated[int, Field(gt=0)] | None = None
+    """Merge with this candidate of search.jsonl instead of the recommended one: another point of the front, say."""
+    format: Literal["chat", "raw"] = "chat"
+    """Whether prompts go through the chat template, or stand as raw text before their answers as in LM-Cocktail's code."""
+    memory: Literal["auto", "device", "host", "disk"] = "auto"
+    """Where the experts are kept while candidates are made; auto takes the fastest that has room."""
+    deltas: Literal["exact", "int8"] = "exact"
+    """int8 keeps task vectors rounded, in half the memory of bfloat16; what is chosen is then scored again exactly."""
+    executor: Literal["local", "ray"] = "local"
+    """Who evaluates candidates: this process, or the actors of a Ray cluster."""
+    workers: Annotated[int, Field(gt=0)] | None = None
+    """How many candidates are evaluated at once, each with a model of its own; by default one on each GPU."""
 
     @model_validator(mode="after")
     def _something_to_use(self) -> "SearchSpec":
         if not self.use:
             raise ValueError("use names no data; choose safety, domain or both")
+        if len(set(self.use)) < len(self.use):
+            raise ValueError("use names a kind of data twice")
+        if self.objective == "constrained" and ("domain" not in self.use or len(self.use) == 1):
+            raise ValueError("the objective constrained needs domain data to maximise and safety or benign data to keep")
         return self
 
 

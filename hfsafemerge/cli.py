@@ -3,7 +3,6 @@
 import errno
 import gc
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,10 +168,16 @@ def generate(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = 
 
 @app.command(epilog=_examples("hfsafemerge search recipe.yaml"))
 def search(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False) -> None:
-    """Choose the merge parameters from the data."""
+    """Choose the merge parameters from the data. One that was stopped goes on from its last candidate."""
     from hfsafemerge._cli_output import out
 
-    out.dict(_do("search", recipe, directory, redo).read("parameters.json"))
+    run = _do("search", recipe, directory, redo)
+    if run.recipe.strategy.needs_data:
+        front = run.read("front.json")
+        out.table([{"candidate": point["number"], "fitness": point["fitness"], **point["terms"]} for point in front])
+        out.hint(f"the front of {len(front)} candidates; merge with another one by `hfsafemerge merge {recipe} --pick NUMBER`")
+    else:
+        out.dict(run.read("parameters.json"))
 
 
 @app.command(epilog=_examples("hfsafemerge merge recipe.yaml", "hfsafemerge merge mergekit.yml --device cuda --max-memory 20GB"))
@@ -184,32 +189,24 @@ def merge(
     max_memory: Annotated[str | None, Option("--max-memory", help="What the tensors in work may take together, such as 8GB.")] = None,
     out_dtype: Annotated[str | None, Option("--out-dtype", help="float32, bfloat16 or float16; by default the base's.")] = None,
     max_shard_size: Annotated[str | None, Option("--max-shard-size", help="The size of one file of weights, such as 5GB.")] = None,
+    pick: Annotated[int | None, Option("--pick", min=1, help="Merge with this candidate of the search, not the recommended one.")] = None,
 ) -> None:
     """Write the merged model. Reads mergekit's YAML too."""
     from hfsafemerge._cli_output import out
+    from hfsafemerge.checkpoint import size_in_bytes
 
     run = _open(recipe, directory)
     run.recipe = run.recipe.changed(
         {
             "compute.device": device,
-            "compute.max_memory": _bytes("--max-memory", max_memory),
+            "compute.max_memory": size_in_bytes("--max-memory", max_memory),
             "merge.out_dtype": out_dtype,
-            "merge.max_shard_size": _bytes("--max-shard-size", max_shard_size),
+            "search.pick": pick,
+            "merge.max_shard_size": size_in_bytes("--max-shard-size", max_shard_size),
         }
     )
     run.do("merge", redo=redo)
     out.result("Merged", model=str(run.directory / "model"))
-
-
-def _bytes(option: str, size: str | None) -> int | None:
-    """A number of bytes written as 500MB, 5GB or 4GiB."""
-    if size is None:
-        return None
-    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
-    if found is None or found[2].upper() not in units:
-        raise RecipeError(f"{option} is {size!r}; write it as 500MB, 5GB or 4GiB.")
-    return int(float(found[1]) * units[found[2].upper()])
 
 
 @app.command(epilog=_examples("hfsafemerge evaluate recipe.yaml", "hfsafemerge evaluate runs/my-merge --json"))

@@ -34,6 +34,13 @@ class Question(NamedTuple):
     answer: str
 
 
+class Tokens(NamedTuple):
+    """A question as token ids: what is given, and what is rated."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
 @runtime_checkable
 class LanguageModel(Protocol):
     """A model that answers conversations and rates answers."""
@@ -202,22 +209,32 @@ class TransformersModel:
         return self.rate(self.encode(questions)).tolist()
 
     def encode(self, questions: Sequence[Question]) -> list[Batch]:
-        """Questions through the chat template, in batches by length that `rate` can be given again and again."""
-        prompts = [self._prompt_ids(user(question.prompt)) for question in questions]
-        answers = [self._answer_ids(question, prompt) for question, prompt in zip(questions, prompts, strict=True)]
+        """Questions in batches by length that `rate` can be given again and again."""
+        return self.batched(self.tokenized(questions))
+
+    def tokenized(self, questions: Sequence[Question], *, raw: bool = False) -> list[Tokens]:
+        """The tokens of each question.
+
+        Args:
+            questions: prompts and answers.
+            raw: a prompt, a space, the answer and the end token, without the chat template, as LM-Cocktail's code has it.
+        """
+        return [self._raw(question) if raw else self._through_template(question) for question in questions]
+
+    def batched(self, questions: Sequence[Tokens]) -> list[Batch]:
+        """Tokenized questions in batches by length, padded on the left, on the device of the first layer."""
         batches = []
-        for rows in self._by_length([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
-            width = max(len(prompts[i]) + len(answers[i]) for i in rows)
+        for rows in self._by_length([len(question.prompt) + len(question.answer) for question in questions]):
+            width = max(len(questions[i].prompt) + len(questions[i].answer) for i in rows)
             ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
             mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
             for at, i in enumerate(rows):
-                whole = prompts[i] + answers[i]
+                whole, answer = questions[i].prompt + questions[i].answer, questions[i].answer
                 ids[at, width - len(whole) :] = torch.tensor(whole)
                 mask[at, width - len(whole) :] = 1
-                labels[at, width - len(answers[i]) :] = torch.tensor(answers[i])
-            batches.append(
-                Batch(rows, ids.to(self.device), mask.to(self.device), labels.to(self.device), max(len(answers[i]) for i in rows))
-            )
+                labels[at, width - len(answer) :] = torch.tensor(answer)
+            longest = max(len(questions[i].answer) for i in rows)
+            batches.append(Batch(rows, ids.to(self.device), mask.to(self.device), labels.to(self.device), longest))
         return batches
 
     @torch.inference_mode()
@@ -225,24 +242,38 @@ class TransformersModel:
         """The mean log-probability (nats a token) of each encoded answer, float32 on the CPU, in the questions' order."""
         result = torch.empty(sum(len(batch.rows) for batch in batches))
         for batch in batches:
-            positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
-            keep = batch.answer_tokens + 1  # logits are only made where answers are predicted
-            logits = self.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=positions, use_cache=False, logits_to_keep=keep
-            ).logits[:, :-1]
-            labels = batch.labels[:, -batch.answer_tokens :]
-            log_probability = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-            answered = labels != IGNORED
-            mean = (log_probability * answered).sum(1) / answered.sum(1)
-            result[batch.rows] = mean.cpu()
+            result[batch.rows] = self.answer_likelihood(batch).cpu()
         return result
+
+    def answer_likelihood(self, batch: Batch) -> Float[Tensor, "rows"]:
+        """The mean log-probability (nats a token) of each answer of a batch, float32; with a graph where gradients are on."""
+        labels = batch.labels[:, -batch.answer_tokens :]
+        log_probability = self.answer_logits(batch).log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        answered = labels != IGNORED
+        return (log_probability * answered).sum(1) / answered.sum(1)
+
+    def answer_logits(self, batch: Batch) -> Float[Tensor, "rows answer_tokens vocabulary"]:
+        """The logits that predict the last `answer_tokens` columns, float32."""
+        logits: Tensor = self.model(**self.forward_inputs(batch), logits_to_keep=batch.answer_tokens + 1).logits
+        return logits[:, :-1].float()
+
+    def forward_inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the model's forward pass takes of a batch: positions count from each row's first real token."""
+        positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": positions, "use_cache": False}
 
     def _prompt_ids(self, conversation: Conversation, prefill: str = "") -> list[int]:
         text = str(self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
         return list(self.tokenizer(text + prefill, add_special_tokens=False)["input_ids"])
 
-    def _answer_ids(self, question: Question, prompt_ids: list[int]) -> list[int]:
-        """The tokens of the assistant's turn: what the whole conversation has beyond its prompt."""
+    def _raw(self, question: Question) -> Tokens:
+        prompt = list(self.tokenizer(question.prompt)["input_ids"])
+        whole = [*self.tokenizer(f"{question.prompt} {question.answer}")["input_ids"], self.tokenizer.eos_token_id]
+        return Tokens(whole[: len(prompt)], whole[len(prompt) :])
+
+    def _through_template(self, question: Question) -> Tokens:
+        """The prompt's turn, and what the whole conversation has beyond it."""
+        prompt_ids = self._prompt_ids(user(question.prompt))
         turns = [*user(question.prompt), {"role": "assistant", "content": question.answer}]
         whole = list(self.tokenizer.apply_chat_template(turns, return_dict=False))
         if whole[: len(prompt_ids)] != prompt_ids or len(whole) == len(prompt_ids):
@@ -250,7 +281,7 @@ class TransformersModel:
                 f"The chat template of {self.name} does not render a conversation as its prompt followed by the answer, "
                 "so the answer's tokens can't be told apart. Use a model whose template adds nothing to the prompt afterwards."
             )
-        return whole[len(prompt_ids) :]
+        return Tokens(prompt_ids, whole[len(prompt_ids) :])
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id

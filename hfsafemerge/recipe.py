@@ -32,11 +32,21 @@ from hfsafemerge.evaluation import Benchmark
 from hfsafemerge.generation import GENERATORS, QuestionGenerator
 from hfsafemerge.judging import JUDGES
 from hfsafemerge.live_merge import genes_of
-from hfsafemerge.merging import MERGE_METHODS, LayerGroups, MergeMethod, MergeParameters, Slice, Slices, resolve_parameters
+from hfsafemerge.merging import (
+    MERGE_METHODS,
+    Groups,
+    LayerGroups,
+    MergeMethod,
+    MergeParameters,
+    Slice,
+    Slices,
+    TensorGroups,
+    resolve_parameters,
+)
 from hfsafemerge.registry import unknown_name
 from hfsafemerge.searching import SEARCH_STRATEGIES, Objective, StrategyKind
 
-__all__ = ["BenchmarkSpec", "DatasetRef", "Expert", "ModelRef", "PushSpec", "Recipe", "Ref", "fingerprint"]
+__all__ = ["BenchmarkSpec", "DatasetRef", "Expert", "ModelRef", "PushSpec", "Recipe", "Ref", "SearchSpec", "fingerprint"]
 
 MERGED = "merged"  # the name of what a recipe makes, beside those of its models
 
@@ -93,8 +103,10 @@ class Recipe(Part):
 
     @property
     def objective(self) -> Objective:
-        """What the search maximises."""
-        return Objective(self.search.use, self.search.alpha, self.strategy.pooled)
+        """What the search maximises. One with constraints lacks what the aligned model scores, which a run adds."""
+        spec = self.search
+        rule = self.strategy.rule or spec.objective
+        return Objective(rule, spec.alpha, spec.beta, spec.weights, spec.epsilon)
 
     @property
     def benchmarks(self) -> list[Benchmark]:
@@ -150,16 +162,20 @@ class Recipe(Part):
     @property
     def loads_models(self) -> bool:
         """Whether anything but weights is wanted of the models: data, a search, an evaluation."""
-        return bool(self.strategy.needs_data or self.data.safety or self.data.domain or self.evaluation.benchmarks)
+        data = self.data.safety or self.data.domain or self.data.benign
+        return bool(self.strategy.needs_data or data or self.evaluation.benchmarks)
 
     def public(self) -> "Recipe":
         """The recipe as it is published: of this machine's folders only the names."""
         return Recipe.model_validate(_without_parents(self.model_dump(mode="json", exclude_defaults=True)))
 
-    def groups(self, tensors: Iterable[str]) -> LayerGroups | Slices:
-        """How parameters follow the layers of a merge whose base has these tensors."""
+    def groups(self, tensors: Iterable[str]) -> Groups:
+        """How parameters are spread over a merge whose base has these tensors; chunks are for a run to find."""
         if self.merge.slices:
             return Slices([Slice(spec.layers) for spec in self.merge.slices])
+        if self.merge.per_tensor:
+            names = list(tensors)
+            return TensorGroups(names, [1] * len(names))
         return LayerGroups.of(tensors, self.merge.layers_per_group)
 
     def parameters(self, groups: int) -> MergeParameters:
@@ -213,8 +229,14 @@ class Recipe(Part):
         for token, spec in self.merge.tokens.items():
             if spec.model not in (None, "zero", *self.models):
                 raise RecipeError(f"merge.tokens.{token}: {unknown_name('model', str(spec.model), ['zero', *self.models])}")
-        if self.merge.slices and self.merge.layers_per_group:
-            raise RecipeError("merge.slices have parameters of their own; leave merge.layers_per_group out.")
+        ways = {"slices": self.merge.slices, "layers_per_group": self.merge.layers_per_group, "per_tensor": self.merge.per_tensor}
+        if len(given := [f"merge.{name}" for name, value in ways.items() if value]) > 1:
+            raise RecipeError(f"{' and '.join(given)} both say which tensors share their parameters; leave all but one out.")
+        if self.merge.chunks is not None:
+            if not self.merge.per_tensor:
+                raise RecipeError("merge.chunks cut single tensors; set merge.per_tensor to true too.")
+            if self.method.over != "entries" or self.method.kernel.before:
+                raise RecipeError(f"{self.merge.method} looks at whole tensors, which can't be cut into chunks; leave merge.chunks out.")
         for number, found in enumerate(self.merge.slices):
             where = f"merge.slices.{number}"
             if unknown := [name for name in found.layers if name not in self.models]:
@@ -234,6 +256,10 @@ class Recipe(Part):
             raise RecipeError(
                 "A search sets the weights of the base in memory, so merge.slices and another merge.tokenizer can't be searched."
             )
+        if unknown := sorted(self.search.weights.keys() - {expert.topic for expert in self.experts}):
+            raise RecipeError(f"search.weights: {unknown_name('topic', unknown[0], [expert.topic for expert in self.experts])}")
+        if self.strategy.needs_slopes and self.search.deltas != "exact":
+            raise RecipeError(f"{self.search.strategy} differentiates through the merge, which needs search.deltas: exact.")
         genes = genes_of(self.method, self.models, 1, self.merge.parameters)
         self.strategy.make(genes, self.seed, **self.search.settings)  # raises what it would raise after hours of work
 
@@ -264,6 +290,7 @@ class Recipe(Part):
         specs = [spec for spec in (self.data.safety, self.data.domain) if spec is not None]
         refs = [spec.examples for spec in specs if spec.examples is not None]
         refs += [self.data.safety.questions] if self.data.safety and self.data.safety.questions else []
+        refs += [self.data.benign.questions] if self.data.benign else []
         refs += list(self.data.domain.in_context.values()) if self.data.domain else []
         for ref in refs:
             if _place(ref) in benchmarks:

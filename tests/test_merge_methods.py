@@ -23,6 +23,7 @@ from hfsafemerge.merging import (
     random_key,
     resolve_parameters,
 )
+from hfsafemerge.merging.selection import largest, largest_on_device
 
 METHODS = [MERGE_METHODS.get(name) for name in MERGE_METHODS.names()]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -293,6 +294,41 @@ def test_the_order_of_the_experts_changes_nothing(method, order, seed):
     there = merger_for(method, experts, values, names=names).merge("w", base, experts)
     found = merger_for(method, experts, values, names=turned).merge("w", base, [models[name] for name in turned])
     torch.testing.assert_close(found, there, rtol=2e-6, atol=2e-6)
+
+
+# Selection on a device
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(1, 3000),
+    share=st.floats(0, 1),
+    kind=st.sampled_from(["float32", "bfloat16", "few", "equal"]),
+)
+def test_a_device_selects_the_entries_that_the_cpu_selects(seed, size, share, kind):
+    """With ties of every extent; how many are asked for goes from none to all."""
+    numbers = torch.randn(size, generator=torch.Generator().manual_seed(seed)) * 0.02
+    values = {"float32": numbers, "bfloat16": numbers.bfloat16().float(), "few": (numbers * 100).round(), "equal": torch.full((size,), 0.5)}
+    bits = values[kind].view(torch.int32) & 0x7FFFFFFF
+    for count in {0, 1, round(share * size), size - 1, size}:
+        threshold, last = largest_on_device(bits, count)
+        wanted_threshold, wanted_last = largest(bits, count)
+        assert (float(threshold), int(last)) == (float(wanted_threshold), int(wanted_last))
+        assert (threshold.dtype, last.dtype) == (wanted_threshold.dtype, wanted_last.dtype)
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (5, 30, 7), (1,), ()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "breadcrumbs_ties", "sce", "della", "della_linear"])
+def test_selecting_on_a_device_changes_no_bit(method, dtype, shape, monkeypatch):
+    """The path that other devices take, on the CPU."""
+    base, experts = models_for(MERGE_METHODS.get(method), shape, dtype, wanted=3)
+    for density in (0.0, 0.3, 0.8, 1.0):
+        wanted = merge(method, base, experts, {"density": density})
+        with monkeypatch.context() as patched:
+            patched.setattr("hfsafemerge.merging.selection.stays_on", lambda device: True)
+            exactly(merge(method, base, experts, {"density": density}), wanted)
 
 
 # Chance

@@ -39,7 +39,7 @@ def test_the_readme_s_tree_is_the_folder():
         for path in PACKAGE.iterdir()
         if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")
     }
-    for package in ("checkpoint", "hub", "merging", "run"):
+    for package in ("checkpoint", "hub", "live_merge", "merging", "run", "searching"):
         there |= {f"hfsafemerge/{package}/{path.name}" for path in (PACKAGE / package).glob("*.py") if path.name != "__init__.py"}
     assert {path for path in listed if path.startswith("hfsafemerge/")} - {"hfsafemerge/"} == there
     for shelf in ("merge_methods", "search_strategies", "judges", "generators"):
@@ -97,12 +97,12 @@ def test_the_docs_of_the_parts_are_fresh():
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_the_examples_of_new_parts_work(number):
+def test_the_examples_of_new_parts_work(number, tmp_path):
     """Each code block of docs/extending.md registers a part; it is looked up and then forgotten again."""
     from hfsafemerge.generation import GENERATORS
     from hfsafemerge.judging import JUDGES, Exchange
     from hfsafemerge.merging import MERGE_METHODS
-    from hfsafemerge.searching import SEARCH_STRATEGIES, Gene
+    from hfsafemerge.searching import SEARCH_STRATEGIES, Gene, Objective, TermScore, one_by_one, search
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
     assert len(blocks) == 4
@@ -123,9 +123,8 @@ def test_the_examples_of_new_parts_work(number):
             assert part.kernel.function(base=base, deltas=deltas, weight=torch.ones(2)).tolist() == [1.0, -2.0]
         elif registry is SEARCH_STRATEGIES:
             strategy = part.make([Gene("weight", "a", 0, 0.5, 0.0, 1.0)], 0, steps=3)
-            while not strategy.done:
-                strategy.tell([(genome, -genome[0]) for genome in strategy.ask()])
-            assert 0 <= strategy.recommend()[0] <= 1
+            evaluate = one_by_one(lambda query: {"safety": TermScore(-query.genome[0], 1)})
+            assert 0 <= search(strategy, evaluate, Objective(), tmp_path / "search.jsonl").genome[0] <= 1
         elif registry is JUDGES:
             assert [v.label for v in part.bind(None)([Exchange("q", "it is 4", "4"), Exchange("q", "no", "4")])] == ["correct", "wrong"]
         else:

@@ -73,15 +73,46 @@ def test_the_stages_do_what_they_say(finished):
 
 
 def test_the_model_that_is_written_is_the_candidate_that_was_scored(finished, lab):
-    from hfsafemerge.language_model import Question, TransformersModel
+    from hfsafemerge.language_model import TransformersModel
+    from hfsafemerge.live_merge import SearchData
+    from hfsafemerge.run.candidates import questions
+    from hfsafemerge.searching import Query
 
     run, _ = finished
     chosen = run.read("parameters.json")["search"]
     model = TransformersModel.load(run.directory / "model", name="merged", device="cpu")
-    for kind, term in chosen["terms"].items():
-        questions = [Question(e.prompt, e.answer) for e in load_examples(run.directory / "data" / f"{kind}.parquet")]
-        rated = model.log_likelihood(questions)
-        assert term["mean"] == pytest.approx(sum(rated) / len(rated), abs=1e-6) and term["n"] == len(questions)
+    data = SearchData(model, questions(run), run.recipe.seed, selection=run.recipe.search.selection)
+    assert chosen["terms"].keys() == {"safety", "domain/sums"}
+    for term, found in chosen["terms"].items():
+        rated = model.rate(data.batches(term, Query([])))
+        assert found["mean"] == pytest.approx(float(rated.mean()), abs=1e-6) and found["n"] == len(rated)
+    best, *others = chosen["finalists"]
+    assert chosen["number"] in [finalist["number"] for finalist in (best, *others)] and others
+
+
+def test_the_front_and_the_plot_of_the_search_are_there_and_another_point_can_be_picked(finished, copied):
+    run, _ = finished
+    front = run.read("front.json")
+    lines = [json.loads(line) for line in (run.directory / "search.jsonl").read_text().splitlines()]
+    whole = [line for line in lines if line["split"] == "search" and line["share"] == 1.0]
+    means = {line["number"]: tuple(term["mean"] for term in line["terms"].values()) for line in whole}
+    beaten = {n for n, a in means.items() if any(b != a and all(x <= y for x, y in zip(a, b, strict=True)) for b in means.values())}
+    assert {means[point["number"]] for point in front} == {means[n] for n in means.keys() - beaten}
+    assert (run.directory / "search.svg").read_text().rstrip().endswith("</svg>")
+    recommended = copied.read("parameters.json")
+    picked = next(line for line in whole if line["number"] != recommended["search"]["number"])
+    copied.recipe = copied.recipe.changed({"search.pick": picked["number"]})
+    with pytest.raises(RunError, match="changed since merge was done"):  # what was evaluated is lost, so it has to be asked for
+        copied.do("merge")
+    copied.do("merge", redo=True)
+    assert copied.read("parameters.json")["search"]["genome"] == picked["genome"]
+    assert copied.read("parameters.json")["search"]["recommended"] == recommended["search"]["number"]
+    copied.recipe = copied.recipe.changed({"search.pick": recommended["search"]["number"]})
+    copied.do("merge", redo=True)
+    assert copied.read("parameters.json")["numbers"] == recommended["numbers"]
+    copied.recipe = copied.recipe.changed({"search.pick": 10_000})
+    with pytest.raises(RunError, match=r"search.pick is 10000; .* has \d+ candidates"):
+        copied.do("merge", redo=True)
 
 
 def test_the_merged_folder_is_a_model_like_any_other(finished, lab):

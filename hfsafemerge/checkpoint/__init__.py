@@ -2,7 +2,7 @@
 
 from hfsafemerge.checkpoint.adapter import LoraAdapter
 from hfsafemerge.checkpoint.adapter_settings import AdapterSettings
-from hfsafemerge.checkpoint.disk import atomic_folder, disk_errors, in_words, require_space
+from hfsafemerge.checkpoint.disk import atomic_folder, disk_errors, in_words, require_space, size_in_bytes
 from hfsafemerge.checkpoint.embeddings import input_embeddings, output_head, says_tied
 from hfsafemerge.checkpoint.fitting import ModelSummary, check_mergeable
 from hfsafemerge.checkpoint.headers import DTYPES, INDEX, SINGLE, TensorInfo, read_header
@@ -37,4 +37,5 @@ __all__ = [
     "require_space",
     "says_tied",
     "settle_output_heads",
+    "size_in_bytes",
 ]

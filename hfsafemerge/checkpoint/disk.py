@@ -1,12 +1,13 @@
 """Room on the disk, and folders that appear whole or not at all."""
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfsafemerge.errors import OutOfDisk
+from hfsafemerge.errors import OutOfDisk, RecipeError
 
 
 def require_space(folder: Path, needed: int) -> None:
@@ -44,3 +45,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def size_in_bytes(option: str, size: str | None) -> int | None:
+    """The number of bytes that an option gives as 500MB, 5GB or 4GiB. Raises RecipeError when it is no size."""
+    if size is None:
+        return None
+    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size.strip())
+    if found is None or found[2].upper() not in units:
+        raise RecipeError(f"{option} is {size!r}; write it as 500MB, 5GB or 4GiB.")
+    return int(float(found[1]) * units[found[2].upper()])

@@ -1,6 +1,7 @@
 """Tensors out of safetensors folders: each read once, by its offset, into memory of its own."""
 
 import hashlib
+import math
 import os
 import weakref
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ def not_finite(tensor: Tensor) -> str | None:
     """What a tensor holds that is no finite number: "NaN", "Inf" or nothing."""
     if tensor.dtype not in EXPONENT or tensor.numel() == 0:
         return None
-    if bool(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32).isfinite()):
+    if math.isfinite(tensor.sum(dtype=torch.float64 if tensor.dtype == torch.float64 else torch.float32).item()):
         return None  # NaN and Inf can't vanish from a sum
     kind, exponent = EXPONENT[tensor.dtype]
     largest = int((tensor.view(kind).flatten() & torch.iinfo(kind).max).amax())  # without signs, magnitudes are ordered as integers are

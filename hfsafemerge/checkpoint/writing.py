@@ -30,7 +30,7 @@ class CheckpointWriter:
         """
         self.folder = folder
         self.tensors = tensors
-        self._written: set[str] = set()
+        self._left = {name: info.numel for name, info in tensors.items()}  # entries
         self._place: dict[str, tuple[Path, int]] = {}  # tensor -> its file and offset
         require_space(folder, sum(info.size for info in tensors.values()))
         shards = _split(tensors, max_shard_size)
@@ -54,13 +54,18 @@ class CheckpointWriter:
         info = self.tensors[name]
         if tuple(tensor.shape) != info.shape or tensor.dtype != DTYPES[info.dtype]:
             raise CheckpointError(f"{name} came out as {tensor.dtype} {list(tensor.shape)}, not {info.dtype} {list(info.shape)}.")
+        self.write_run(name, 0, tensor.reshape(-1))
+
+    def write_run(self, name: str, start: int, run: Tensor) -> None:
+        """Put entries of a tensor, flat, in their place from index `start` on; a tensor's runs come from one thread."""
         path, at = self._place[name]
-        left = data(tensor)
+        at += start * run.element_size()
+        left = data(run)
         with disk_errors(self.folder):
             while left:  # one call writes 2 GB at most
                 count = os.pwrite(self._open[path], left, at)
                 left, at = left[count:], at + count
-        self._written.add(name)
+        self._left[name] -= run.numel()
 
     def finish(self) -> None:
         """Make sure that every tensor was written, and close the files.
@@ -71,7 +76,7 @@ class CheckpointWriter:
             CheckpointError: a tensor is missing.
             OutOfDisk: the file system says only now that it is full, as network file systems may.
         """
-        if missing := sorted(self.tensors.keys() - self._written):
+        if missing := sorted(name for name, left in self._left.items() if left > 0):
             raise CheckpointError(f"{len(missing)} tensors were never written, such as {missing[0]}.")
         with disk_errors(self.folder):
             while self._open:

@@ -53,6 +53,7 @@ def variants(experts: int, full: bool) -> list[Variant]:
             else {"density": GRID[1], **weights}
         )
         rows += [Variant(method, "grid", DOMAIN, {"values": values}), Variant(method, "cma_es", DOMAIN), Variant(method, "cma_es", BOTH)]
+    rows += [Variant("task_arithmetic", "gradient", data) for data in (DOMAIN, BOTH) if full]
     return [*rows, Variant("linear", "lm_cocktail", DOMAIN), Variant("linear", "lm_cocktail", BOTH)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Band, Number, OfTensor, PerExpert, Shared, combined, merge_method, middle_of_each
+from hfsafemerge.merging import Band, Number, OfTensor, PerExpert, Shared, combined, merge_method, middle_of_each, onto
 
 
 @merge_method("breadcrumbs", paper="arXiv:2312.06795")
@@ -30,5 +30,5 @@ def breadcrumbs(
     Differs from the authors' code: ranks the entries of a whole tensor, as mergekit does, not of each of its rows. Differs
     from mergekit: which of equal entries stay is defined.
     """
-    kept = middle.keeps(deltas, start).mul_(deltas)
-    return base + lambda_ * combined(weight, kept, normalize)
+    kept = middle.trims(deltas, start)
+    return onto(base, lambda_, combined(weight, kept, normalize))

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Band, Number, OfTensor, PerExpert, Shared, disjoint_mean, merge_method, middle_of_each
+from hfsafemerge.merging import Band, Number, OfTensor, PerExpert, Shared, disjoint_mean, merge_method, middle_of_each, onto
 
 
 @merge_method("breadcrumbs_ties", paper="arXiv:2312.06795")
@@ -15,7 +15,7 @@ def breadcrumbs_ties(
     start: int,
     middle: Annotated[Band, OfTensor(middle_of_each)],
     *,
-    weight: Annotated[PerExpert, Number()],
+    weight: Annotated[PerExpert, Number(smooth=False)],
     lambda_: Annotated[Shared, Number(searched=False)],
     normalize: bool = True,
 ) -> Float[Tensor, "n"]:
@@ -28,5 +28,5 @@ def breadcrumbs_ties(
     the two together are mergekit's.
     Differs from mergekit: divides by the weights that agree unless told not to; which of equal entries stay is defined.
     """
-    kept = middle.keeps(deltas, start).mul_(deltas)
-    return base + lambda_ * disjoint_mean(kept, weight, normalize)  # steps 2 and 3
+    kept = middle.trims(deltas, start)
+    return onto(base, lambda_, disjoint_mean(kept, weight, normalize))  # steps 2 and 3

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Number, PerExpert, Shared, combined, drop, fraction, merge_method
+from hfsafemerge.merging import Number, PerExpert, Shared, combined, drop, fraction, merge_method, onto
 
 
 @merge_method("dare_linear", paper="arXiv:2311.03099")
@@ -15,7 +15,7 @@ def dare_linear(
     chance: Float[Tensor, "experts n"],
     *,
     weight: Annotated[PerExpert, Number()],
-    density: Annotated[PerExpert, fraction(default=0.5, start=1.0)],
+    density: Annotated[PerExpert, fraction(default=0.5, start=1.0, smooth=False)],
     lambda_: Annotated[Shared, Number(searched=False)],
     normalize: bool = False,
     rescale: bool = True,
@@ -29,4 +29,4 @@ def dare_linear(
     Differs from mergekit: rescales by 1 / density as the paper does, not to the L1 norm before dropping. The random
     numbers do not depend on the density, so two densities of one seed keep nested sets of entries.
     """
-    return base + lambda_ * combined(weight, drop(deltas, chance, density[:, None], rescale), normalize)
+    return onto(base, lambda_, combined(weight, drop(deltas, chance, density[:, None], rescale), normalize))

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Number, PerExpert, Shared, disjoint_mean, drop, fraction, merge_method
+from hfsafemerge.merging import Number, PerExpert, Shared, disjoint_mean, drop, fraction, merge_method, onto
 
 
 @merge_method("dare_ties", paper="arXiv:2311.03099")
@@ -14,8 +14,8 @@ def dare_ties(
     deltas: Float[Tensor, "experts n"],
     chance: Float[Tensor, "experts n"],
     *,
-    weight: Annotated[PerExpert, Number()],
-    density: Annotated[PerExpert, fraction(default=0.5, start=1.0)],
+    weight: Annotated[PerExpert, Number(smooth=False)],
+    density: Annotated[PerExpert, fraction(default=0.5, start=1.0, smooth=False)],
     lambda_: Annotated[Shared, Number(searched=False)],
     normalize: bool = True,
     rescale: bool = True,
@@ -31,4 +31,4 @@ def dare_ties(
     nested sets of entries.
     """
     dropped = drop(deltas, chance, density[:, None], rescale)  # eq. 1-2
-    return base + lambda_ * disjoint_mean(dropped, weight, normalize)  # steps 2 and 3
+    return onto(base, lambda_, disjoint_mean(dropped, weight, normalize))  # steps 2 and 3

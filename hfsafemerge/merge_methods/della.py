@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Number, PerExpert, Shared, disjoint_mean, drop_by_rank, fraction, merge_method
+from hfsafemerge.merging import Number, PerExpert, Shared, disjoint_mean, drop_by_rank, fraction, merge_method, onto
 
 
 @merge_method("della", paper="arXiv:2406.11617", over="rows")
@@ -14,8 +14,8 @@ def della(
     deltas: Float[Tensor, "experts rows n"],
     chance: Float[Tensor, "experts rows n"],
     *,
-    weight: Annotated[PerExpert, Number()],
-    density: Annotated[PerExpert, fraction(default=0.5, start=1.0)],
+    weight: Annotated[PerExpert, Number(smooth=False)],
+    density: Annotated[PerExpert, fraction(default=0.5, start=1.0, smooth=False)],
     epsilon: Annotated[PerExpert, Number(default=0.15, high=0.5, searched=False)],
     lambda_: Annotated[Shared, Number(searched=False)],
     normalize: bool = True,
@@ -33,4 +33,4 @@ def della(
     before dropping. Both refuse an epsilon that does not fit.
     """
     dropped = drop_by_rank(deltas, chance, density, epsilon, rescale)  # step 1
-    return base + lambda_ * disjoint_mean(dropped, weight, normalize)  # steps 2 and 3
+    return onto(base, lambda_, disjoint_mean(dropped, weight, normalize))  # steps 2 and 3

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Number, PerExpert, Shared, combined, drop_by_rank, fraction, merge_method
+from hfsafemerge.merging import Number, PerExpert, Shared, combined, drop_by_rank, fraction, merge_method, onto
 
 
 @merge_method("della_linear", paper="arXiv:2406.11617", over="rows")
@@ -15,7 +15,7 @@ def della_linear(
     chance: Float[Tensor, "experts rows n"],
     *,
     weight: Annotated[PerExpert, Number()],
-    density: Annotated[PerExpert, fraction(default=0.5, start=1.0)],
+    density: Annotated[PerExpert, fraction(default=0.5, start=1.0, smooth=False)],
     epsilon: Annotated[PerExpert, Number(default=0.15, high=0.5, searched=False)],
     lambda_: Annotated[Shared, Number(searched=False)],
     normalize: bool = False,
@@ -28,4 +28,4 @@ def della_linear(
     Reference: Deep et al., arXiv:2406.11617, step 1 (MagPrune), merged by task arithmetic.
     Differs from the paper and mergekit: as `della` does.
     """
-    return base + lambda_ * combined(weight, drop_by_rank(deltas, chance, density, epsilon, rescale), normalize)
+    return onto(base, lambda_, combined(weight, drop_by_rank(deltas, chance, density, epsilon, rescale), normalize))

@@ -14,7 +14,7 @@ ROUNDING = 1e-7  # a step this short can't be told from none: lengths come from 
 def shares(
     products: Float64[Tensor, "models models"],
     *,
-    weight: Annotated[PerModel, Number()],
+    weight: Annotated[PerModel, Number(smooth=False)],
     tol: Annotated[Shared, Number(default=1e-5, searched=False)],
     max_iter: int = 10,
 ) -> Float64[Tensor, "models"]:

@@ -21,4 +21,4 @@ def linear(models: Float[Tensor, "models n"], *, weight: Annotated[PerModel, Num
     if not normalize:
         return weighted_sum(weight, models)
     parts = relative(weight)
-    return weighted_sum(parts, models) / parts.sum()
+    return weighted_sum(parts, models).div_(parts.sum())

@@ -45,4 +45,4 @@ def model_stock(
         cosine = mean_cosine(rows @ rows.mT)[:, None]
     count, together = len(deltas), cosine.clamp(min=0)
     t = count * together / (1 + (count - 1) * together)
-    return base + (t / count).float() * summed(deltas)
+    return summed(deltas).mul_((t / count).float()).add_(base)

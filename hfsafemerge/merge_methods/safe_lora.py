@@ -11,7 +11,10 @@ from hfsafemerge.merging import Shared, along_alignment, as_matrices, fraction, 
 
 @merge_method("safe_lora", paper="arXiv:2405.16833", experts=(2, 2), over="tensor")
 def safe_lora(
-    base: Float[Tensor, "*shape"], deltas: Float[Tensor, "2 *shape"], *, threshold: Annotated[Shared, fraction(default=0.5, start=0.5)]
+    base: Float[Tensor, "*shape"],
+    deltas: Float[Tensor, "2 *shape"],
+    *,
+    threshold: Annotated[Shared, fraction(default=0.5, start=0.5, smooth=False)],
 ) -> Float[Tensor, "*shape"]:
     """theta_base + (C W if cos(W, C W) <= threshold else W), where W = delta_fine-tuned, V = theta_base - theta_unaligned.
 

@@ -14,7 +14,7 @@ def safemerge(
     base: Float[Tensor, "*shape"],
     deltas: Float[Tensor, "experts *shape"],
     *,
-    threshold: Annotated[Shared, fraction(default=0.35, start=0.35)],
+    threshold: Annotated[Shared, fraction(default=0.35, start=0.35, smooth=False)],
     safe_weight: Annotated[Shared, fraction(default=0.2, start=0.2)],
 ) -> Float[Tensor, "*shape"]:
     """theta_base + ((1 - s) W + s W_safe if cos(W, C W) < threshold else W), where W = delta_fine-tuned, s = safe_weight.

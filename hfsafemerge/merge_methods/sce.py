@@ -19,7 +19,9 @@ def variance(deltas: Sequence[Float[Tensor, "n"]]) -> Float[Tensor, "n"]:
     return summed((delta - mean).square_() for delta in deltas).div_(len(deltas))
 
 
-def select_and_calculate(each_delta: list[Entries], *, density: Annotated[Shared, fraction(default=1.0, start=1.0)]) -> Selection:
+def select_and_calculate(
+    each_delta: list[Entries], *, density: Annotated[Shared, fraction(default=1.0, start=1.0, smooth=False)]
+) -> Selection:
     """Steps 1 and 2."""
     (first, *_) = each_delta
     spread = Entries(first.numel, first.device, lambda start, stop: variance([delta.run(start, stop) for delta in each_delta]))

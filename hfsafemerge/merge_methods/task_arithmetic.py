@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Number, PerExpert, Shared, combined, merge_method
+from hfsafemerge.merging import Number, PerExpert, Shared, combined, merge_method, onto
 
 
 @merge_method("task_arithmetic", paper="arXiv:2212.04089")
@@ -24,4 +24,4 @@ def task_arithmetic(
     Reference: Ilharco et al., arXiv:2212.04089, section 2; arXiv:2406.14563, eq. 2.
     Differs from mergekit: computed in float32 whatever the dtype of the models.
     """
-    return base + lambda_ * combined(weight, deltas, normalize)
+    return onto(base, lambda_, combined(weight, deltas, normalize))

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Cut, Number, OfTensor, PerExpert, Shared, disjoint_mean, largest_of_each, merge_method
+from hfsafemerge.merging import Cut, Number, OfTensor, PerExpert, Shared, disjoint_mean, largest_of_each, merge_method, onto
 
 
 @merge_method("ties", paper="arXiv:2306.01708")
@@ -15,7 +15,7 @@ def ties(
     start: int,
     trimmed: Annotated[Cut, OfTensor(largest_of_each)],
     *,
-    weight: Annotated[PerExpert, Number()],
+    weight: Annotated[PerExpert, Number(smooth=False)],
     lambda_: Annotated[Shared, Number(searched=False)],
     normalize: bool = True,
 ) -> Float[Tensor, "n"]:
@@ -28,5 +28,5 @@ def ties(
     Differs from the authors' code: trims each tensor by itself, not the flattened model. Differs from peft: weights act
     before the sign is elected, and the mean is divided by the weights that agree, not by their number (as mergekit does).
     """
-    kept = trimmed.keeps(deltas, start).mul_(deltas)  # step 1
-    return base + lambda_ * disjoint_mean(kept, weight, normalize)  # steps 2 and 3
+    kept = trimmed.trims(deltas, start)  # step 1
+    return onto(base, lambda_, disjoint_mean(kept, weight, normalize))  # steps 2 and 3

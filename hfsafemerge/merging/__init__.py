@@ -1,7 +1,9 @@
 """Merge methods: functions of tensors, the parameters they take, and the driver that streams whole models through one."""
 
+from hfsafemerge.merging.chunks import chunked
+from hfsafemerge.merging.gradients import pull_back
 from hfsafemerge.merging.inputs import Entries, random_bits, random_key
-from hfsafemerge.merging.layers import LayerGroups, Slice, Slices, count_layers, layer_of
+from hfsafemerge.merging.layers import Groups, LayerGroups, Slice, Slices, TensorGroups, count_layers, layer_of
 from hfsafemerge.merging.methods import (
     INPUTS,
     MERGE_METHODS,
@@ -31,11 +33,12 @@ from hfsafemerge.merging.steps import (
     gram,
     great_circle,
     on_deltas,
+    onto,
     relative,
     summed,
     weighted_sum,
 )
-from hfsafemerge.merging.streaming import merge_checkpoints, sources_of
+from hfsafemerge.merging.streaming import begin_worker, merge_checkpoints, sources_of
 from hfsafemerge.merging.tensors import TensorMerger
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Band",
     "Cut",
     "Entries",
+    "Groups",
     "LayerGroups",
     "MergeMethod",
     "MergeParameters",
@@ -57,11 +61,14 @@ __all__ = [
     "Shared",
     "Slice",
     "Slices",
+    "TensorGroups",
     "TensorMerger",
     "Value",
     "agreeing_mean",
     "along_alignment",
     "as_matrices",
+    "begin_worker",
+    "chunked",
     "combined",
     "count_layers",
     "cut",
@@ -79,6 +86,8 @@ __all__ = [
     "middle_of_each",
     "names_in_scope",
     "on_deltas",
+    "onto",
+    "pull_back",
     "random_bits",
     "random_key",
     "relative",

@@ -1,6 +1,7 @@
 """What merge methods ask for by name, computed for one tensor, or for a part of it."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from hfsafemerge.checkpoint import Unread
 
-SHORT = 1 << 11
+SHORT = 1 << 13
+MIDDLE = torch.tensor(0.5 + 2**-17)  # the chance that 16 bits stand for is this plus 2^-16 times their signed number
 ENTRIES_A_DRAW = 4  # of the random generator's 64 bits, each entry takes 16
 
 
@@ -45,17 +47,20 @@ class TensorInputs:
 
     def of(self, asked: Iterable[str], start: int, stop: int, shape: Sequence[int]) -> dict[str, Any]:
         """The inputs of these names for the entries from `start` to `stop`, in that shape."""
-        return {name: getattr(self, f"_{name}")(start, stop, shape) for name in asked}
+        asked = list(asked)
+        found = {}
+        if "deltas" in asked:
+            rows = self._base_and_deltas(start, stop, shape)
+            found = {"base": rows[0], "deltas": rows[1:]}
+        return {name: found[name] if name in found else getattr(self, f"_{name}")(start, stop, shape) for name in asked}
 
     def _base(self, start: int, stop: int, shape: Sequence[int]) -> Tensor:
         return self.base[start:stop].float().reshape(shape)
 
-    def _deltas(self, start: int, stop: int, shape: Sequence[int]) -> Tensor:
-        base = self.base[start:stop].float()
-        deltas = torch.empty((len(self.experts), stop - start), dtype=torch.float32, device=base.device)
-        for delta, expert in zip(deltas, self.experts, strict=True):
-            delta.copy_(expert[start:stop]).sub_(base)
-        return deltas.reshape(len(self.experts), *shape)
+    def _base_and_deltas(self, start: int, stop: int, shape: Sequence[int]) -> Tensor:
+        rows = self._models(start, stop, shape)
+        rows[1:].sub_(rows[0])
+        return rows
 
     def _models(self, start: int, stop: int, shape: Sequence[int]) -> Tensor:
         models = torch.empty((1 + len(self.experts), stop - start), dtype=torch.float32, device=self.base.device)
@@ -66,8 +71,8 @@ class TensorInputs:
     def _chance(self, start: int, stop: int, shape: Sequence[int]) -> Tensor:
         chance = torch.empty((len(self.experts), stop - start), dtype=torch.float32, device=self.base.device)
         for row, key in zip(chance, self._keys, strict=True):
-            row.copy_(random_bits(key, start, stop))
-        return chance.add_(2**15 + 0.5).mul_(2**-16).reshape(len(self.experts), *shape)
+            torch.add(MIDDLE, random_bits(key, start, stop).to(row.device), alpha=2**-16, out=row)  # exact, fused or not
+        return chance.reshape(len(self.experts), *shape)
 
     @cached_property
     def _keys(self) -> list[dict[str, Any]]:
@@ -86,7 +91,7 @@ class TensorInputs:
         total = torch.zeros((1 + len(self.experts),) * 2, dtype=torch.float64, device=self.base.device)
         with one_thread():
             for begin, end in spans(self.base.numel(), entries_at_once(1 + len(self.experts), self.base.device)):
-                rows = torch.cat([self._base(begin, end, (1, end - begin)), self._deltas(begin, end, (end - begin,))])
+                rows = self._base_and_deltas(begin, end, (end - begin,))
                 even = (end - begin) // SHORT * SHORT
                 pieces = rows[:, :even].reshape(len(rows), -1, SHORT).transpose(0, 1)  # float32 adds up so few without loss to speak of
                 total += (pieces @ pieces.transpose(1, 2)).double().sum(0)
@@ -108,7 +113,7 @@ def one_thread() -> Iterator[None]:
 
 def entries_at_once(models: int, device: torch.device) -> int:
     """How many entries of each model are worked on at a time: on a CPU what stays in its cache."""
-    return max(1 << 12, (1 << 19) // (1 << (models - 1).bit_length())) if device.type == "cpu" else 1 << 24
+    return max(1 << 12, (1 << 20) // (1 << (models - 1).bit_length())) if device.type == "cpu" else 1 << 24
 
 
 def spans(total: int, size: int) -> Iterator[tuple[int, int]]:
@@ -122,12 +127,22 @@ def random_key(seed: int, tensor: str, expert: str) -> dict[str, Any]:
     return dict(np.random.PCG64DXSM(int.from_bytes(digest[:16], "little")).state)
 
 
+class _ThreadsOwn(threading.local):
+    """What each thread makes once: a new generator takes as long as thousands of its numbers."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.PCG64DXSM(0)
+
+
+_THREADS_OWN = _ThreadsOwn()
+
+
 def random_bits(key: dict[str, Any], start: int, stop: int) -> Int16[Tensor, "n"]:
     """16 random bits for each entry of a tensor from `start` to `stop`.
 
     They depend on the key and the entry's index alone, so the order of work, its parts and its device change nothing.
     """
-    generator = np.random.PCG64DXSM(0)
+    generator = _THREADS_OWN.generator
     generator.state = key  # type: ignore[assignment]  # numpy's stubs name the state's keys
     first, before = divmod(start, ENTRIES_A_DRAW)
     drawn = generator.advance(first).random_raw(-(-(before + stop - start) // ENTRIES_A_DRAW))

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from hfsafemerge.checkpoint import TensorInfo
@@ -49,6 +51,10 @@ class LayerGroups:
         """The number of groups."""
         return -(-self.layers // self.size) if self.size and self.layers else 1
 
+    def spans(self, tensor: str, numel: int) -> list[tuple[int, int, int]]:
+        """The runs of a tensor's entries that have numbers of their own, with their groups: one."""
+        return [(0, numel, self.group(tensor))]
+
     def group(self, tensor: str) -> int:
         """The group of a tensor, from 0."""
         layer = layer_of(tensor)
@@ -59,6 +65,45 @@ class LayerGroups:
     def depth(self, tensor: str) -> float:
         """Where a tensor stands between the first layer, 0, and the last, 1; at 0 what is in no layer, as in mergekit."""
         return _depth(layer_of(tensor), self.layers)
+
+    def names(self, tensors: Mapping[str, Iterable[str]]) -> list[str]:
+        """The result's tensors, from those of each model by name: the first model's."""
+        return list(next(iter(tensors.values())))
+
+    def source(self, tensor: str, model: str) -> str | None:
+        """The name of the tensor in a model: the same."""
+        return tensor
+
+
+@dataclass(frozen=True)
+class TensorGroups:
+    """Every tensor has parameters of its own; an important one is cut into several chunks, and each of them has.
+
+    Reference: Expert Merging, arXiv:2509.25712, whose chunks are those of torch.chunk on the flat tensor.
+    """
+
+    tensors: Sequence[str]
+    chunks: Sequence[int]
+    """For each tensor into how many."""
+
+    @cached_property
+    def _first(self) -> dict[str, int]:
+        return dict(zip(self.tensors, accumulate(self.chunks, initial=0), strict=False))
+
+    @property
+    def count(self) -> int:
+        """The number of chunks of all tensors."""
+        return sum(self.chunks)
+
+    def spans(self, tensor: str, numel: int) -> list[tuple[int, int, int]]:
+        """The runs of a tensor's entries that have numbers of their own, with their groups."""
+        first, number = self._first[tensor], self.chunks[self.tensors.index(tensor)]
+        size = -(-numel // number)
+        return [(at * size, min((at + 1) * size, numel), first + at) for at in range(number) if at * size < numel]
+
+    def depth(self, tensor: str) -> float:
+        """Where a tensor stands between the first layer, 0, and the last, 1; at 0 what is in no layer."""
+        return _depth(layer_of(tensor), count_layers(self.tensors))
 
     def names(self, tensors: Mapping[str, Iterable[str]]) -> list[str]:
         """The result's tensors, from those of each model by name: the first model's."""
@@ -146,6 +191,10 @@ class Slices:
                         f"{source} of {model} is {list(tensors[model][source].shape)}, {of} {list(shape)}; they can't be stacked."
                     )
 
+    def spans(self, tensor: str, numel: int) -> list[tuple[int, int, int]]:
+        """The runs of a tensor's entries that have numbers of their own, with their slices: one."""
+        return [(0, numel, self.group(tensor))]
+
     def group(self, tensor: str) -> int:
         """The slice of a tensor, from 0."""
         return self._locate(tensor)[0]
@@ -172,6 +221,10 @@ class Slices:
                 return number, layer
             layer -= found.length
         raise ValueError(f"{tensor} stands beyond the last slice")
+
+
+Groups = LayerGroups | Slices | TensorGroups
+"""How the numbers of a merge are spread over its tensors."""
 
 
 def _depth(layer: int, layers: int) -> float:

@@ -30,11 +30,14 @@ class Number:
     high: float = float("inf")
     start: float | None = None
     searched: bool = True
+    smooth: bool = True
+    """Whether the result follows it without jumps, so that its derivative is that of the kernel. Of one that chooses entries it
+    is the mean slope over a small step."""
 
 
-def fraction(default: float, start: float, *, searched: bool = True) -> Number:
+def fraction(default: float, start: float, *, searched: bool = True, smooth: bool = True) -> Number:
     """A parameter in [0, 1]."""
-    return Number(default, 0.0, 1.0, start, searched)
+    return Number(default, 0.0, 1.0, start, searched, smooth)
 
 
 Shared = Annotated[Float[Tensor, ""], Scope.SHARED]

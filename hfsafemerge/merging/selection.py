@@ -1,12 +1,12 @@
 """Exact selection of the largest entries: the same ones whatever the threads, the device, or the runs a tensor comes in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from hfsafemerge.merging.inputs import Entries
 from hfsafemerge.merging.methods import Number, PerExpert, fraction
 
 SAMPLE = 1 << 16
+MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
+LOW_BITS = 15  # of the 31 of a magnitude
+AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,31 @@ class Cut:
     """
 
     threshold: Float[Tensor, "rows"]
-    last: Int[Tensor, "rows"]
+    last: Int64[Tensor, "rows"]
 
     def keeps(self, rows: Float[Tensor, "rows n"], start: int) -> Float[Tensor, "rows n"]:
         """1 for each entry that is one of them and 0 for the others, of a run of entries that begins at index `start`."""
         sizes, limit = rows.abs(), self.threshold[:, None]
+        if stays_on(rows.device):  # where a look at `last` would wait for all work before it
+            first = torch.arange(start, start + rows.shape[1], device=rows.device) <= self.last[:, None]
+            return ((sizes > limit) | ((sizes == limit) & first)).to(rows.dtype)
         kept = torch.ge(sizes, limit, out=torch.empty_like(sizes))  # no bool mask: those are several times slower
         for row, last in enumerate(self.last.tolist()):
             after = max(0, last + 1 - start)
             if after < rows.shape[1]:
                 torch.gt(sizes[row, after:], limit[row], out=kept[row, after:])
+        return kept
+
+    def trims(self, rows: Float[Tensor, "rows n"], start: int) -> Float[Tensor, "rows n"]:
+        """The rows with zeros for the entries that are none of them; the run begins at index `start`."""
+        if stays_on(rows.device):
+            return self.keeps(rows, start).mul_(rows)
+        kept = torch.empty_like(rows)
+        just_below = torch.nextafter(self.threshold, torch.tensor(-torch.inf)).tolist()
+        for found, row, equal, above, last in zip(kept, rows, just_below, self.threshold.tolist(), self.last.tolist(), strict=True):
+            after = min(max(0, last + 1 - start), len(row))  # before it, entries equal to the threshold stay
+            torch.hardshrink(row[:after], equal, out=found[:after])  # what is larger in magnitude stays, and NaN too
+            torch.hardshrink(row[after:], above, out=found[after:])
         return kept
 
 
@@ -48,6 +66,15 @@ class Band:
         """1 for each entry that is one of them and 0 for the others, of a run of entries that begins at index `start`."""
         return self.inside.keeps(rows, start).sub_(self.beyond.keeps(rows, start))
 
+    def trims(self, rows: Float[Tensor, "rows n"], start: int) -> Float[Tensor, "rows n"]:
+        """The rows with zeros for the entries that are none of them; the run begins at index `start`."""
+        return self.inside.trims(rows, start).sub_(self.beyond.trims(rows, start))
+
+
+def stays_on(device: torch.device) -> bool:
+    """Whether entries are selected by torch on their device; on a CPU numpy is several times faster."""
+    return device.type != "cpu"
+
 
 def cut(rows: Sequence[Entries], counts: Sequence[int]) -> Cut:
     """The cut that keeps so many entries of each row, the largest in magnitude and the first ones among equals."""
@@ -56,16 +83,12 @@ def cut(rows: Sequence[Entries], counts: Sequence[int]) -> Cut:
 
 def cuts(rows: Sequence[Entries], counts: Sequence[Sequence[int]]) -> list[Cut]:
     """Several cuts of the same rows: `counts` has for each row how many entries each cut keeps of it."""
-    found = [[largest(bits, count) for count in wanted] for bits, wanted in zip(map(magnitudes, rows), counts, strict=True)]
-    return [
-        Cut(
-            torch.tensor([limit for limit, _ in each], dtype=torch.float32, device=rows[0].device), torch.tensor([last for _, last in each])
-        )
-        for each in zip(*found, strict=True)
-    ]
+    find = largest_on_device if stays_on(rows[0].device) else largest
+    found = [[find(bits, count) for count in wanted] for bits, wanted in zip(map(magnitudes, rows), counts, strict=True)]
+    return [Cut(*(torch.stack(column) for column in zip(*each, strict=True))) for each in zip(*found, strict=True)]
 
 
-def largest_of_each(each_delta: list[Entries], *, density: Annotated[PerExpert, fraction(default=0.2, start=1.0)]) -> Cut:
+def largest_of_each(each_delta: list[Entries], *, density: Annotated[PerExpert, fraction(default=0.2, start=1.0, smooth=False)]) -> Cut:
     """The share `density` of each delta that is largest in magnitude."""
     return cut(each_delta, _counts(each_delta, density))
 
@@ -73,7 +96,7 @@ def largest_of_each(each_delta: list[Entries], *, density: Annotated[PerExpert, 
 def middle_of_each(
     each_delta: list[Entries],
     *,
-    density: Annotated[PerExpert, fraction(default=0.9, start=0.9)],
+    density: Annotated[PerExpert, fraction(default=0.9, start=0.9, smooth=False)],
     gamma: Annotated[PerExpert, Number(default=0.01, high=1.0, searched=False)],
 ) -> Band:
     """The share `density` of each delta that is largest in magnitude once the share `gamma` that is largest of all is left out.
@@ -87,31 +110,37 @@ def middle_of_each(
 
 def by_rank(rows: Float[Tensor, "*rows n"], values: Float[Tensor, "n"]) -> Float[Tensor, "*rows n"]:
     """For each entry the value at its rank by magnitude in its row, the smallest first; equal ones rank in their order."""
-    bits = rows.cpu().numpy().view(np.int32) & 0x7FFFFFFF  # see `magnitudes`
+    if stays_on(rows.device):
+        return torch.empty_like(rows).scatter_(-1, rank_on_device(rows), values.expand(rows.shape))
+    bits = rows.numpy().view(np.int32) & MAGNITUDE
     order = bits.astype(np.int64) << 32 | np.arange(rows.shape[-1])  # one integer each is sorted many times faster than pairs
     order.sort(axis=-1)
     order &= 0xFFFFFFFF
-    return torch.empty_like(rows).scatter_(-1, torch.from_numpy(order).to(rows.device), values.expand(rows.shape))
+    return torch.empty_like(rows).scatter_(-1, torch.from_numpy(order), values.expand(rows.shape))
 
 
 def _counts(rows: Sequence[Entries], shares: PerExpert) -> list[int]:
     return [round(share * row.numel) for row, share in zip(rows, shares.tolist(), strict=True)]
 
 
-def magnitudes(entries: Entries) -> NDArray[np.int32]:
+def rank_on_device(rows: Float[Tensor, "*rows n"]) -> Int64[Tensor, "*rows n"]:
+    """The indices of the entries of each row from the smallest magnitude to the largest; equal ones in their order."""
+    return torch.sort(rows.view(torch.int32) & MAGNITUDE, dim=-1, stable=True).indices
+
+
+def magnitudes(entries: Entries) -> Int32[Tensor, "n"]:
     """The bits of the entries' magnitudes: seen as integers, they are ordered as the magnitudes are."""
-    bits = np.empty(entries.numel, dtype=np.int32)
+    bits = torch.empty(entries.numel, dtype=torch.int32, device=entries.device)
     for start, stop, run in entries.runs():
-        np.bitwise_and(run.cpu().numpy().view(np.int32), 0x7FFFFFFF, out=bits[start:stop])
+        torch.bitwise_and(run.view(torch.int32), MAGNITUDE, out=bits[start:stop])
     return bits
 
 
-def largest(bits: NDArray[np.int32], count: int) -> tuple[float, int]:
+def largest(magnitudes: Int32[Tensor, "n"], count: int) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
     """The threshold and the last index of the `count` largest entries, the first ones among equals, from `magnitudes`."""
-    if count <= 0:
-        return float("inf"), -1
-    if count >= bits.size:
-        return 0.0, bits.size
+    if count <= 0 or count >= magnitudes.numel():
+        return _none_or_all(magnitudes, count)
+    bits = magnitudes.numpy()
     low, high = _bounds(bits, count)
     above = int(np.count_nonzero(bits > high))
     near = np.flatnonzero((bits >= low) & (bits <= high))
@@ -120,7 +149,37 @@ def largest(bits: NDArray[np.int32], count: int) -> tuple[float, int]:
     among, room = bits[near], count - above
     threshold = np.partition(among, -room)[-room]
     room -= int(np.count_nonzero(among > threshold))
-    return float(threshold.view(np.float32)), int(near[np.flatnonzero(among == threshold)[room - 1]])
+    return torch.tensor(threshold.view(np.float32)), torch.tensor(near[np.flatnonzero(among == threshold)[room - 1]])
+
+
+def largest_on_device(magnitudes: Int32[Tensor, "n"], count: int) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
+    """What `largest` finds, without leaving the device, or waiting for it: the threshold's 31 bits in two steps."""
+    if count <= 0 or count >= magnitudes.numel():
+        return _none_or_all(magnitudes, count)
+    room = torch.tensor(count, device=magnitudes.device)
+    upper, room = _digit((run >> LOW_BITS for run in torch.split(magnitudes, AT_ONCE)), room)
+    beside = 1 << LOW_BITS  # a place for the entries with other upper bits
+    lower = (torch.where(run >> LOW_BITS == upper, run & (beside - 1), beside) for run in torch.split(magnitudes, AT_ONCE))
+    found, room = _digit(lower, room, beside)
+    threshold = ((upper << LOW_BITS) | found).int()
+    last = (torch.cumsum(magnitudes == threshold, 0) < room).sum()
+    return threshold.view(torch.float32), last
+
+
+def _digit(runs: Iterable[Int32[Tensor, "n"]], room: Int64[Tensor, ""], most: int = 1 << 16) -> tuple[Int64[Tensor, ""], Int64[Tensor, ""]]:
+    """The digit, below `most`, of the `room`-th largest number, and how many of those with that digit are among the largest."""
+    counts = torch.zeros(most + 1, dtype=torch.int64, device=room.device)
+    for run in runs:
+        counts.scatter_add_(0, run.long(), torch.ones((), dtype=torch.int64, device=room.device).expand(run.shape))
+    counts = counts[:most]
+    at_least = counts.flip(0).cumsum(0).flip(0)
+    digit = (at_least >= room).sum() - 1
+    return digit, room - (at_least - counts)[digit]
+
+
+def _none_or_all(magnitudes: Int32[Tensor, "n"], count: int) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
+    threshold, last = (torch.inf, -1) if count <= 0 else (0.0, magnitudes.numel())
+    return torch.tensor(threshold, device=magnitudes.device), torch.tensor(last, device=magnitudes.device)
 
 
 def _bounds(bits: NDArray[np.int32], count: int) -> tuple[int, int]:

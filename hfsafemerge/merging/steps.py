@@ -19,20 +19,31 @@ PARALLEL = 0.9995  # above this cosine a great circle is a line, and sin(angle) 
 
 def weighted_sum(weight: Float[Tensor, "rows"], rows: Iterable[Float[Tensor, "*n"]]) -> Float[Tensor, "*n"]:
     """sum_i w_i row_i, in the order of the rows."""
-    products = (row * w for w, row in zip(weight, rows, strict=True))
-    total: Tensor = next(products)
-    for product in products:
-        total += product
-    return total
+    return summed(row if one else row * w for w, one, row in zip(weight, _are_one(weight), rows, strict=True))
 
 
 def summed(rows: Iterable[Float[Tensor, "*n"]]) -> Float[Tensor, "*n"]:
     """sum_i row_i, in the order of the rows."""
-    (first, *others) = rows
-    total = first.clone()
-    for other in others:
-        total += other
+    left = iter(rows)
+    total, second = next(left), next(left, None)
+    if second is None:
+        return total.clone()
+    total = total + second
+    for row in left:
+        total += row
     return total
+
+
+def onto(base: Float[Tensor, "*n"], lambda_: Shared, update: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """theta_base + lambda * update. The update is written over."""
+    return (update if all(_are_one(lambda_)) else update.mul_(lambda_)).add_(base)
+
+
+def _are_one(factors: Float[Tensor, "*factors"]) -> list[bool]:
+    """Which multiplications can be spared: none that have a derivative, and none on a GPU, where a look would wait for all work."""
+    if factors.device.type != "cpu" or factors.requires_grad:
+        return [False] * factors.numel()
+    return [factor == 1 for factor in factors.reshape(-1).tolist()]
 
 
 def relative(weight: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
@@ -45,14 +56,14 @@ def combined(weight: PerExpert, deltas: Float[Tensor, "experts *n"], normalize: 
     if not normalize:
         return weighted_sum(weight, deltas)
     parts = relative(weight)
-    return weighted_sum(parts, deltas) / parts.sum().clamp(min=SMALLEST)
+    return weighted_sum(parts, deltas).div_(parts.sum().clamp(min=SMALLEST))
 
 
 def drop(
     deltas: Float[Tensor, "experts *n"], chance: Float[Tensor, "experts *n"], density: Float[Tensor, "experts *#n"], rescale: bool = True
 ) -> Float[Tensor, "experts *n"]:
-    """Keep each entry with probability `density` and divide it by that; zero the rest (DARE, arXiv:2311.03099, eq. 1-2)."""
-    kept = torch.lt(chance, density, out=torch.empty_like(chance)).mul_(deltas)
+    """Keep each entry with probability `density` and divide it by that; zero the rest (DARE, eq. 1-2). Chance is written over."""
+    kept = chance.lt_(density).mul_(deltas)
     return kept.div_(density.clamp(min=SMALLEST)) if rescale else kept
 
 
@@ -78,18 +89,18 @@ def drop_by_rank(
 def disjoint_mean(deltas: Float[Tensor, "experts *n"], weight: PerExpert, normalize: bool) -> Float[Tensor, "*n"]:
     """Elect the sign with the larger weighted mass at each entry, then average (or add up) the entries that have it.
 
-    TIES, arXiv:2306.01708, algorithm 1, steps 2 and 3, with a weight for each expert.
+    TIES, arXiv:2306.01708, algorithm 1, steps 2 and 3, with a weight for each expert. The deltas are written over.
     """
     if normalize:
         weight = relative(weight)
-    weighted = deltas * weight.reshape(-1, *[1] * (deltas.ndim - 1))
+    weighted = deltas if all(_are_one(weight)) else deltas.mul_(weight.reshape(-1, *[1] * (deltas.ndim - 1)))
     return agreeing_mean(weighted, elected_sign(weighted), weight, normalize)
 
 
 def elected_sign(rows: Float[Tensor, "rows *n"]) -> Float[Tensor, "*n"]:
     """The sign of each entry's sum over the rows, 1 for zero."""
     mass = summed(rows)
-    return torch.ge(mass, 0, out=mass).mul_(2).sub_(1)
+    return mass.ge_(0).mul_(2).sub_(1)
 
 
 def agreeing_mean(
@@ -100,7 +111,7 @@ def agreeing_mean(
     total = summed(agreeing).mul_(sign)
     if not normalize:
         return total
-    return total / weighted_sum(weight, agreeing.sign_()).clamp_(min=SMALLEST)
+    return total.div_(weighted_sum(weight, agreeing.sign_()).clamp_(min=SMALLEST))
 
 
 def gram(products: Float64[Tensor, "models models"]) -> Float64[Tensor, "models models"]:

@@ -14,6 +14,7 @@ from hfsafemerge.merging.inputs import entries_at_once
 from hfsafemerge.merging.tensors import TensorMerger
 
 PORTION, MANY = 1 << 20, 64  # bytes, tensors
+LARGE_BLOCK = 31 << 20  # bytes; of larger ones glibc learns nothing
 AHEAD = 16  # portions that wait for a worker
 VIEWED = 3  # what is read through an adapter or another vocabulary is in memory up to three times
 BYTES_AN_ENTRY = 12  # beside what is read and written: one expert's delta and magnitudes, and their copy while a threshold is found
@@ -63,7 +64,8 @@ def merge_checkpoints(
     def merge_one(name: str) -> None:
         with room.taken(needs[name]):
             read = [_read(models[model], source, merger, device) for model, source in sources[name]]
-            writer.write(name, merger.merge(name, read[0], read[1:]).cpu())
+            for start, run in merger.runs(name, read[0], read[1:]):
+                writer.write_run(name, start, run)
 
     def work(names: Sequence[str]) -> int:
         with nullcontext() if len(names) == 1 else small:
@@ -80,9 +82,10 @@ def merge_checkpoints(
                     raise
         return len(names)
 
+    torch.empty(LARGE_BLOCK, dtype=torch.uint8)  # once one was freed, glibc keeps what smaller ones give back, and page faults are few
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(workers or threads, "merge", lambda: _begin(device)) as pool:
+        with ThreadPoolExecutor(workers or threads, "merge", lambda: begin_worker(device)) as pool:
             try:
                 done = 0
                 for count in _in_turn(pool, work, _portions(needs)):
@@ -95,7 +98,7 @@ def merge_checkpoints(
     writer.finish()
 
 
-def _begin(device: str) -> None:
+def begin_worker(device: str = "cpu") -> None:
     """Prepare a worker: the workers are the threads, so torch takes no further ones, and sums don't depend on how many there are."""
     torch.set_num_threads(1)
     if device != "cpu":  # a stream of the worker's own lets its copies overlap with the others' work

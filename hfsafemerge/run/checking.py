@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hfsafemerge import hub
 from hfsafemerge.card import resolve_license
 from hfsafemerge.checkpoint import DTYPES, TensorInfo, check_mergeable, in_words, require_space
-from hfsafemerge.merging import LayerGroups, Slices
+from hfsafemerge.merging import Groups, Slices
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.run import inputs
 from hfsafemerge.run.merging import NAMES, device_of
@@ -60,10 +60,14 @@ def check(run: "Run") -> None:
     if recipe.push is not None:  # better known now than after hours of work
         for kind in ("model", "safety", "domain"):
             resolve_license(inputs.licenses(recipe, checked, kind), recipe.push.license)
+    if recipe.strategy.needs_data and recipe.search.executor == "ray":
+        from hfsafemerge.run.ray_cluster import the_library  # imported where it is asked for, since it is optional
+
+        the_library()
     run.write(inputs.CHECKED, checked)
 
 
-def _size(recipe: Recipe, groups: LayerGroups | Slices, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> int:
+def _size(recipe: Recipe, groups: Groups, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> int:
     """Bytes of the result, as far as they are known from headers: without tokens that a union adds."""
     total = 0
     for name in groups.names(tensors):

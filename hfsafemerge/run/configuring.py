@@ -9,7 +9,7 @@ from typing import Any
 from hfsafemerge import hub
 from hfsafemerge.checkpoint import TIED
 from hfsafemerge.errors import CheckpointError
-from hfsafemerge.merging import LayerGroups, Slices
+from hfsafemerge.merging import Groups, Slices
 from hfsafemerge.recipe import Recipe
 
 WRITTEN_WHERE = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file")
@@ -39,9 +39,7 @@ def _without_places(found: Any) -> Any:
     return [_without_places(value) for value in found] if isinstance(found, list) else found
 
 
-def adapt_configuration(
-    target: Path, recipe: Recipe, groups: LayerGroups | Slices, changes: Mapping[str, Any], generation: Mapping[str, Any]
-) -> None:
+def adapt_configuration(target: Path, recipe: Recipe, groups: Groups, changes: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
     """Write into the copied configuration what is no longer the base's.
 
     Args:

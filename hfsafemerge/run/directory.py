@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from hfsafemerge import __version__
 from hfsafemerge.errors import Cancelled, RunError
-from hfsafemerge.recipe import Recipe, fingerprint
+from hfsafemerge.recipe import Recipe, SearchSpec, fingerprint
 
 
 @dataclass(frozen=True)
@@ -236,13 +236,14 @@ def stages() -> dict[str, Stage]:
     from hfsafemerge.run.searching import search
 
     fitting = ("merge.chat_template", "merge.tokenizer", "merge.slices")
-    method = ("merge.method", "merge.parameters", "merge.layers_per_group")
+    method = ("merge.method", "merge.parameters", "merge.layers_per_group", "merge.per_tensor", "merge.chunks")
     precision = ("compute.dtype", "compute.quantization")
+    searched = tuple(f"search.{name}" for name in SearchSpec.model_fields if name not in ("pick", "memory", "executor", "workers"))
     found = (
         Stage("check", check, (), ("base", "experts", "judges", "data", "evaluation.benchmarks", *fitting)),
         Stage("generate", generate, ("check",), ("seed", *precision)),
-        Stage("search", search, ("generate",), ("seed", "search", *method, *precision)),
-        Stage("merge", merge, ("search",), ("merge",)),
+        Stage("search", search, ("generate",), ("seed", *searched, *method, *precision)),
+        Stage("merge", merge, ("search",), ("merge", "search.pick")),
         Stage("evaluate", evaluate, ("merge",), ("evaluation", *precision)),
         Stage("push", push, ("evaluate",), ("name", "push"), repeatable=True),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hfsafemerge.errors import DataError
 from hfsafemerge.examples import Example, Provenance, load_examples, normalised, save_examples
 from hfsafemerge.generation import answer_questions, are_refusals, choose_refusals, refuse_questions, write_questions
-from hfsafemerge.judging import Exchange
+from hfsafemerge.judging import JUDGES, Exchange
 from hfsafemerge.recipe import Expert
 from hfsafemerge.run import inputs
 
@@ -29,6 +29,8 @@ def generate(run: "Run") -> None:
         report["safety"] = _generate_safety(run, forbidden)
     if run.recipe.data.domain is not None:
         report["domain"] = _generate_domain(run, forbidden)
+    if run.recipe.data.benign is not None:
+        report["benign"] = _generate_benign(run, forbidden)
     run.write(REPORT, report)
 
 
@@ -93,6 +95,23 @@ def _generate_domain(run: "Run", forbidden: list[str]) -> dict[str, Any]:
         raise DataError("No expert answered any of its own questions. Raise data.max_new_tokens, or look at the experts' chat template.")
     save_examples(run.directory / "data" / "domain.parquet", examples)
     return {"experts": report, "kept": len(examples)}
+
+
+def _generate_benign(run: "Run", forbidden: list[str]) -> dict[str, Any]:
+    """Harmless requests with the base's own answers, without those that it refuses."""
+    data = run.recipe.data
+    source = Provenance(generator=inputs.dataset_label(run, "benign questions"))
+    found = [replace(example, provenance=source) for example in inputs.examples(run, "benign questions", "benign")]
+    questions, counts = _fresh(found, forbidden, data.count, run.recipe.seed)
+    names = [name for name in data.judges if JUDGES.get(name).says == ("refused", "complied")] or ["refusal_phrases"]
+    with inputs.language_model(run, "base") as model, inputs.judges(run, names) as judges:
+        answered = answer_questions(model, questions, data.max_new_tokens)
+        refused = [are_refusals([Exchange(e.prompt, e.answer) for e in answered], {name: judges[name]}) for name in names]
+    kept = [example for example, *by in zip(answered, *refused, strict=True) if not any(by)]
+    if not kept:
+        raise DataError(f"The base refuses all {len(questions)} benign questions, or leaves them unanswered. Take other prompts.")
+    save_examples(run.directory / "data" / "benign.parquet", kept)
+    return {"questions": counts, "answered": len(answered), "kept": len(kept)}
 
 
 def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def dataset_roles(recipe: Recipe) -> dict[str, DatasetRef]:
             roles[f"{kind} examples"] = spec.examples
     if recipe.data.safety is not None and recipe.data.safety.questions is not None:
         roles["safety questions"] = recipe.data.safety.questions
+    if recipe.data.benign is not None:
+        roles["benign questions"] = recipe.data.benign.questions
     if recipe.data.domain is not None:
         roles |= {f"in-context {topic}": ref for topic, ref in recipe.data.domain.in_context.items()}
     return roles | {f"benchmark {name}": spec.dataset for name, spec in recipe.evaluation.benchmarks.items()}
@@ -89,14 +91,14 @@ def _refuse_changed(ref: Ref, checked: str) -> None:
 
 
 @contextmanager
-def language_model(run: "Run", role: str) -> Iterator[TransformersModel]:
-    """A model that is loaded for the block and freed after it."""
+def language_model(run: "Run", role: str, *, device: str | None = None) -> Iterator[TransformersModel]:
+    """A model that is loaded for the block and freed after it, on another device than the recipe's if one is named."""
     compute = run.recipe.compute
     in_pool = role in (*run.recipe.models, MERGED)
     model = TransformersModel.load(
         folder(run, role),
         name=label(run, role),
-        device=compute.device,
+        device=device or compute.device,
         dtype=compute.dtype,
         batch_tokens=compute.batch_tokens,
         quantization="none" if in_pool else compute.quantization,

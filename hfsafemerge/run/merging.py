@@ -10,11 +10,11 @@ import torch
 from hfsafemerge.checkpoint import DTYPES, CheckpointWriter, TensorInfo, Weights, atomic_folder, settle_output_heads
 from hfsafemerge.errors import RecipeError
 from hfsafemerge.mergekit import to_mergekit
-from hfsafemerge.merging import LayerGroups, MergeParameters, Slices, TensorMerger, merge_checkpoints, sources_of
+from hfsafemerge.merging import Groups, LayerGroups, MergeParameters, Slices, TensorGroups, TensorMerger, merge_checkpoints, sources_of
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.run import inputs
 from hfsafemerge.run.configuring import adapt_configuration, copy_small_files
-from hfsafemerge.run.searching import PARAMETERS
+from hfsafemerge.run.searching import choose
 from hfsafemerge.run.sources import Source
 from hfsafemerge.vocabulary import Vocabulary, align
 
@@ -28,7 +28,7 @@ EVERY = 0.2  # seconds between two tellings of how far the work is
 
 def merge(run: "Run") -> None:
     """Write the model that the chosen parameters make: weights, and the base's configuration and tokenizer."""
-    chosen = run.read(PARAMETERS)
+    chosen = choose(run)
     sources = {name: inputs.source(run, name) for name in run.recipe.models}
     told = 0.0
 
@@ -110,9 +110,11 @@ def device_of(wanted: str) -> str:
     return str(device)
 
 
-def layers(stored: Mapping[str, Any]) -> LayerGroups | Slices:
-    """The layers of a merge as parameters.json holds them."""
-    return Slices.stored(stored["slices"]) if "slices" in stored else LayerGroups(**stored)
+def layers(stored: Mapping[str, Any]) -> Groups:
+    """How numbers are spread over the tensors of a merge, as parameters.json holds it."""
+    if "slices" in stored:
+        return Slices.stored(stored["slices"])
+    return TensorGroups(**stored) if "chunks" in stored else LayerGroups(**stored)
 
 
 def results(merger: TensorMerger, models: Mapping[str, Weights], dtype: str | None) -> dict[str, TensorInfo]:

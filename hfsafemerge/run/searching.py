@@ -1,71 +1,115 @@
 """The stage search: the merge parameters, as the recipe gives them or as a search over the data finds them."""
 
 import shutil
-from dataclasses import asdict
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from hfsafemerge.examples import load_examples
-from hfsafemerge.language_model import Question, TransformersModel
-from hfsafemerge.live_merge import LiveMerge, decode, genes_of
-from hfsafemerge.merging import LayerGroups, MergeParameters, Slices
-from hfsafemerge.run import inputs
-from hfsafemerge.searching import Candidate, Genome, SearchResult, Terms
+from hfsafemerge._search_plot import plot_search
+from hfsafemerge.errors import RunError
+from hfsafemerge.live_merge import decode
+from hfsafemerge.merging import Groups, MergeParameters
+from hfsafemerge.run.candidates import evaluator, genes, groups_of
+from hfsafemerge.run.executing import executor
+from hfsafemerge.searching import NOTHING_SEARCHED, Candidate, Genome, Query, pareto_front, read_candidates
 from hfsafemerge.searching import search as run_search
 
 if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
 
-PARAMETERS, LOG = "parameters.json", "search.jsonl"
+PARAMETERS, LOG, FRONT, PLOT = "parameters.json", "search.jsonl", "front.json", "search.svg"
+FINALISTS = 5  # compared on the data that were set aside
+REDRAWN = 5.0  # seconds between two drawings of the plot
 
 
 def search(run: "Run") -> None:
-    """Write parameters.json, and search.jsonl with a candidate a line."""
-    recipe = run.recipe
-    groups = recipe.groups(inputs.source(run, "base").weights().tensors)
-    if recipe.strategy.needs_data:
-        parameters, result = _search(run, groups)
+    """Write parameters.json; of a search also search.jsonl with a candidate a line, front.json and search.svg."""
+    groups = groups_of(run)
+    if run.recipe.strategy.needs_data:
+        parameters, found = _search(run, groups)
     else:
-        parameters = recipe.parameters(groups.count)
-        result = SearchResult([], {}, None, 0)
+        parameters, found = run.recipe.parameters(groups.count), asdict(NOTHING_SEARCHED)
         (run.directory / LOG).write_text("")
-    chosen = {"method": recipe.merge.method, "groups": asdict(groups), "numbers": parameters.numbers, "options": parameters.options}
-    run.write(PARAMETERS, chosen | {"search": asdict(result)})
+    run.write(PARAMETERS, _stored(run, parameters, groups) | {"search": found | {"recommended": found["number"]}})
 
 
-def _search(run: "Run", groups: LayerGroups | Slices) -> tuple[MergeParameters, SearchResult]:
-    recipe, given = run.recipe, run.recipe.merge.parameters
-    genes = genes_of(recipe.method, recipe.models, groups.count, given)
-    strategy = recipe.strategy.make(genes, recipe.seed, **recipe.search.settings)
+def choose(run: "Run") -> dict[str, Any]:
+    """The parameters to merge with: those of the recommended candidate, or of the one that search.pick names.
 
-    def parameters(genome: Genome) -> MergeParameters:
-        return decode(recipe.method, genes, genome, recipe.models, groups.count, given)
+    Raises:
+        RunError: the search has no such candidate.
+    """
+    chosen: dict[str, Any] = run.read(PARAMETERS)
+    wanted = run.recipe.search.pick or chosen["search"]["recommended"]
+    if wanted == chosen["search"]["number"]:
+        return chosen
+    candidates = read_candidates(run.directory / LOG)
+    if wanted > len(candidates):
+        raise RunError(f"search.pick is {wanted}; the search in {run.directory / LOG} has {len(candidates)} candidates.")
+    taken, groups = candidates[wanted - 1], groups_of(run)
+    terms = {name: asdict(term) for name, term in taken.terms.items()}
+    found = {"genome": taken.genome, "terms": terms, "fitness": taken.fitness, "number": wanted}
+    chosen |= _stored(run, _parameters(run, groups, taken.genome), groups) | {"search": chosen["search"] | found}
+    run.write(PARAMETERS, chosen)
+    return chosen
 
-    with inputs.language_model(run, "base") as model:
-        data = {kind: _encoded(run, model, kind) for kind in recipe.search.use}
-        base, *experts = (inputs.source(run, name).weights() for name in recipe.models)
-        live = LiveMerge(model, base, dict(zip(recipe.models[1:], experts, strict=True)), recipe.seed)
 
-        def evaluate(genome: Genome) -> Terms:
-            live.set(recipe.method, parameters(genome), groups)
-            return live.rate(data)
+def _stored(run: "Run", parameters: MergeParameters, groups: Groups) -> dict[str, Any]:
+    """The parameters of a merge as parameters.json holds them."""
+    return {
+        "method": run.recipe.merge.method,
+        "groups": asdict(groups),
+        "numbers": parameters.numbers,
+        "options": parameters.options,
+    }
 
-        log = run.work("search") / LOG
-        result = run_search(strategy, evaluate, recipe.objective, log, _teller(run))
+
+def _parameters(run: "Run", groups: Groups, genome: Genome) -> MergeParameters:
+    recipe = run.recipe
+    return decode(recipe.method, genes(run, groups), genome, recipe.models, groups.count, recipe.merge.parameters)
+
+
+def _search(run: "Run", groups: Groups) -> tuple[MergeParameters, dict[str, Any]]:
+    recipe, spec = run.recipe, run.recipe.search
+    strategy = recipe.strategy.make(genes(run, groups), recipe.seed, **spec.settings)
+    objective, log = recipe.objective, run.work("search") / LOG
+    with executor(run, groups) as who:
+        finalists = (FINALISTS if recipe.strategy.ranks else 1) if spec.selection else 0
+        result = run_search(strategy, who.evaluate, objective, log, _teller(run), reference=who.reference, finalists=finalists)
     shutil.copyfile(log, run.directory / LOG)
-    return parameters(result.genome), result
+    whole = [candidate for candidate in read_candidates(log) if candidate.whole]
+    run.write(FRONT, [_point(whole[at]) for at in pareto_front([candidate.terms for candidate in whole])])
+    plot_search(whole, run.directory / PLOT)
+    found = asdict(result)
+    if spec.deltas != "exact":  # candidates were made of rounded task vectors, and what is written is not
+        with evaluator(run, groups, exact=True) as exactly:
+            query = Query(result.genome)
+            terms, objective = exactly(query), replace(objective, reference=exactly.reference(query))
+        found |= {"terms": {name: asdict(term) for name, term in terms.items()}, "fitness": objective.fitness(terms)}
+    return _parameters(run, groups, result.genome), found
 
 
-def _encoded(run: "Run", model: TransformersModel, kind: str) -> Any:
-    examples = load_examples(run.directory / "data" / f"{kind}.parquet")
-    return model.encode([Question(example.prompt, example.answer) for example in examples])
+def _point(candidate: Candidate) -> dict[str, Any]:
+    """A point of the front, as front.json has it."""
+    terms = {name: term.mean for name, term in candidate.terms.items()}
+    return {"number": candidate.number, "terms": terms, "fitness": candidate.fitness, "genome": candidate.genome}
 
 
-def _teller(run: "Run") -> Any:
-    best = float("-inf")
+def _teller(run: "Run") -> Callable[[Candidate, int], None]:
+    """Tells every candidate to the run's listener, and draws the plot anew from time to time."""
+    whole: list[Candidate] = []
+    drawn = time.monotonic()
 
     def tell(candidate: Candidate, total: int) -> None:
-        nonlocal best
-        best = max(best, candidate.fitness)
-        run.emit(f"fitness {candidate.fitness:.4f}, best {best:.4f}, candidate", candidate.number, max(total, candidate.number))
+        nonlocal drawn
+        if candidate.whole:
+            whole.append(candidate)
+        best = max((each.fitness for each in whole), default=candidate.fitness)
+        terms = ", ".join(f"{name} {term.mean:.3f}" for name, term in candidate.terms.items())
+        if whole and time.monotonic() - drawn > REDRAWN:
+            plot_search(whole, run.directory / PLOT)
+            drawn = time.monotonic()
+        run.emit(f"fitness {candidate.fitness:.4f} ({terms}), best {best:.4f}, candidate", candidate.number, max(total, candidate.number))
 
     return tell

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from hfsafemerge.searching import Gene, Genome, search_strategy
+from hfsafemerge.searching import Candidate, Gene, Genome, Query, search_strategy
 
 
-@search_strategy("fixed", needs_data=False)
+@search_strategy("fixed", needs_data=False, ranks=False)
 class Fixed:
     """Takes the recipe's parameters as they are."""
 
@@ -14,11 +14,11 @@ class Fixed:
         self.done = True
         self.total = 0
 
-    def ask(self) -> list[Genome]:
+    def ask(self) -> list[Query]:
         """Nothing to evaluate."""
         return []
 
-    def tell(self, results: Sequence[tuple[Genome, float]]) -> None:
+    def tell(self, results: Sequence[Candidate]) -> None:
         """Nothing to learn."""
 
     def recommend(self) -> Genome:
