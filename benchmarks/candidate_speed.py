@@ -5,9 +5,10 @@
 Three Llama experts of 300M parameters in bfloat16 and their base (as merge_speed.py makes them). Medians are reported:
 
 - stream_s: reading the bytes of all four models once through main memory, with two threads;
-- live_s: LiveMerge.set, which writes a candidate into the running model; live_s of a second candidate with other numbers;
+- live_s: LiveMerge.set, which writes a candidate into the running model, each time with other numbers;
+- live_compiled_s: the same with the compiled kernel, where the method has one; compile_s is what the first candidate takes longer;
 - plain_s: merging to the disk and loading the result with transformers;
-- mergekit_s: mergekit's in-memory path (its planner and executor as mergekit-evolve calls them), which yields the tensors.
+- mergekit_s: mergekit's in-memory path (its planner and executor, as mergekit-evolve calls them; 0.1.5's own wrapper does not start), which yields the tensors.
 
 What is measured of a candidate afterwards costs the same in all of them, and is left out.
 """
@@ -31,30 +32,27 @@ from hfsafemerge.checkpoint import Checkpoint, CheckpointWriter
 from hfsafemerge.language_model import TransformersModel
 from hfsafemerge.live_merge import LiveMerge
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups, MergeParameters, TensorMerger, merge_checkpoints, resolve_parameters
+from hfsafemerge.merging.compiled import can_compile
 
 TIMED = ("linear", "task_arithmetic", "dare_ties", "ties")
 THREADS = 2
 IN_MERGEKIT = """
 import json, sys, time, torch, yaml
+from mergekit.architecture import arch_info_for_config
 from mergekit.config import MergeConfiguration
-from mergekit.executor import Executor
+from mergekit.graph import Executor
 from mergekit.options import MergeOptions
 from mergekit.plan import MergePlanner
-try:
-    from mergekit.common import ModelReference
-    from mergekit.architecture import get_architecture_info, arch_info_for_config
-except ImportError:
-    from mergekit.architecture import arch_info_for_config
 torch.set_num_threads(2)
-config = MergeConfiguration.model_validate(yaml.safe_load(open(sys.argv[1])))
-options = MergeOptions(lazy_unpickle=True, low_cpu_memory=False)
-info = arch_info_for_config(config.referenced_models()[0].config())
+with open(sys.argv[1]) as file:
+    config = MergeConfiguration.model_validate(yaml.safe_load(file))
+of_models = config.referenced_models()[0].config()
 found = []
 for _ in range(int(sys.argv[2])):
     began = time.perf_counter()
-    planner = MergePlanner(config, info, options, config.referenced_models()[0].config())
-    executor = Executor(planner.plan_in_memory(), math_device="cpu", storage_device="cpu")
-    for task, tensor in executor.run(quiet=True):
+    planner = MergePlanner(config, arch_info_for_config(of_models), MergeOptions(), of_models)
+    planner._plan()  # plan_in_memory wraps these tasks in another one, which today's pydantic refuses to make
+    for _ in Executor([task for _, task in planner._tensors], math_device="cpu", storage_device="cpu").run(quiet=True):
         pass
     found.append(time.perf_counter() - began)
 print(json.dumps(found))
@@ -83,7 +81,8 @@ def measure(folder: Path, name: str, repeats: int) -> dict[str, float]:
     checkpoints = {model: Checkpoint(folder / model) for model in MODELS}
     base, *experts = checkpoints.values()
     model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
-    live = LiveMerge(_bare(model), base, dict(zip(EXPERTS, experts, strict=True)), method, groups, 0)
+    of_experts = dict(zip(EXPERTS, experts, strict=True))
+    live = LiveMerge(_bare(model), base, of_experts, method, groups, 0)
     given = {key: value for key, value in METHODS[name][1].items() if any(p.name == key for p in method.parameters)}
 
     def parameters(number: int) -> MergeParameters:
@@ -96,10 +95,20 @@ def measure(folder: Path, name: str, repeats: int) -> dict[str, float]:
             (Path(target) / "config.json").write_bytes((folder / "base" / "config.json").read_bytes())
             AutoModelForCausalLM.from_pretrained(target, dtype=torch.bfloat16)
 
+    compiled: dict[str, float] = {}
+    if can_compile(method):
+        quick = LiveMerge(_bare(model), base, of_experts, method, groups, 0, memory="disk", compile=True)
+        quick.kept = live.kept  # one copy in memory is enough
+        began = time.perf_counter()
+        quick.set(parameters(0))
+        first = time.perf_counter() - began
+        compiled["live_compiled_s"] = median_of(repeats, lambda number: quick.set(parameters(number)))
+        compiled["compile_s"] = first - compiled["live_compiled_s"]
     kept = [live.kept.tensor(model, name) for model in MODELS for name in dict(model_parameters(live))]
     return {
         "stream_s": median_of(repeats, lambda number: stream(kept)),
         "live_s": median_of(repeats, lambda number: live.set(parameters(number))),
+        **compiled,
         "plain_s": median_of(max(1, repeats // 2), plain),
     }
 
@@ -142,13 +151,16 @@ def candidate_seconds(folder: Path, repeats: int, mergekit: Path | None) -> dict
 
 def table(found: dict[str, dict[str, float | None]]) -> str:
     lines = [
-        "| method | streaming the bytes, s | in memory, s | over streaming | by the disk, s | mergekit in memory, s |",
-        "|---" * 6 + "|",
+        "| method | streaming the bytes, s | in memory, s | compiled, s | over streaming | compiling once, s | by the disk, s | mergekit in memory, s |",
+        "|---" * 8 + "|",
     ]
     for name, row in found.items():
         theirs = "" if row["mergekit_s"] is None else f"{row['mergekit_s']:.1f}"
+        quick = f"{row['live_compiled_s']:.2f}" if "live_compiled_s" in row else ""
+        once = f"{row['compile_s']:.0f}" if "compile_s" in row else ""
+        over = min(row["live_s"], row.get("live_compiled_s", row["live_s"])) / row["stream_s"]
         lines.append(
-            f"| {name} | {row['stream_s']:.2f} | {row['live_s']:.2f} | {row['live_s'] / row['stream_s']:.1f} | {row['plain_s']:.2f} | {theirs} |"
+            f"| {name} | {row['stream_s']:.2f} | {row['live_s']:.2f} | {quick} | {over:.1f} | {once} | {row['plain_s']:.2f} | {theirs} |"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """What each search strategy costs, and what it finds, in the lab.
 
-    python benchmarks/search_cost.py --json FILE [--seeds 0 1 2 3 4] [--methods task_arithmetic ties]
+    python benchmarks/search_cost.py --json FILE [--seeds 0 1 2 3 4] [--methods task_arithmetic ties] [--candidates]
 
 For every seed the lab is trained where it is not in the cache (2 minutes), and for pools of two and of three experts each
 strategy searches the weights of a merge. The target is the fitness that `evomm` (CMA-ES with the settings of
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from candidate_speed import candidate_seconds
 from lab_targets import Lab
 
 from hfsafemerge.checkpoint import Checkpoint
@@ -32,16 +33,20 @@ from hfsafemerge.lab.world import REFUSAL, draw_distinct
 from hfsafemerge.language_model import Question
 from hfsafemerge.live_merge import Evaluator, LiveMerge, SearchData, genes_of
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups
-from hfsafemerge.searching import SEARCH_STRATEGIES, Objective, one_by_one, read_candidates, search
+from hfsafemerge.searching import SEARCH_STRATEGIES, Objective, Query, one_by_one, read_candidates, search
 
 POOLS = {"two": ("sums", "reverse"), "three": ("follows", "sums", "reverse")}
 EXAMPLES, BUDGET, LAYERS, HELD_OUT = 100, 100, 3, 300
 STRATEGIES: dict[str, tuple[str, dict]] = {
     "evomm": ("cma_es", {"preset": "evomm"}),
-    "cma_es": ("cma_es", {}),
+    "cma_es on quarters": ("cma_es", {"share": 0.25}),
     "random_search": ("random_search", {"max_evaluations": BUDGET, "ranges": {"weight": [0.0, 1.0]}}),
     "surrogate": ("surrogate", {}),
     "gradient": ("gradient", {}),
+    "gradient, longer": ("gradient", {"max_cost": BUDGET}),
+    "pareto": ("pareto", {}),
+    "expert_merging": ("expert_merging", {}),
+    "lm_cocktail": ("lm_cocktail", {}),
 }
 
 
@@ -54,28 +59,35 @@ def questions(domains: Sequence[str]) -> dict[str, list[Question]]:
     return found
 
 
-def run(lab: Lab, domains: Sequence[str], method_name: str, strategy_name: str, log: Path, seed: int) -> dict:
-    """One search: each whole candidate's cost so far and fitness, and the recommended merge's fitness and held-out rates."""
+def run(lab: Lab, domains: Sequence[str], method_name: str, strategy_name: str, log: Path, seed: int) -> dict | None:
+    """One search: each whole candidate's cost so far and fitness, and the recommended merge's fitness and held-out rates.
+
+    None where the strategy does not search the method. LM-Cocktail's is the linear one, which stands beside task arithmetic.
+    """
     name, settings = STRATEGIES[strategy_name]
-    method, groups = MERGE_METHODS.get(method_name), LayerGroups(LAYERS, 1)
+    kind = SEARCH_STRATEGIES.get(name)
+    if kind.methods and method_name != "task_arithmetic":
+        return None
+    method, groups = MERGE_METHODS.get((kind.methods or (method_name,))[0]), LayerGroups(LAYERS, 0 if name == "lm_cocktail" else 1)
     models = ["base", *domains]
     given = {"normalize": False} if any(option.name == "normalize" for option in method.options) else {}
     genes = genes_of(method, models, groups.count, given)
     model = lab.load("aligned")
     experts = {domain: Checkpoint(lab.folder / f"{domain}-expert") for domain in domains}
     live = LiveMerge(model, Checkpoint(lab.folder / "aligned"), experts, method, groups, seed)
-    evaluator = Evaluator(live, SearchData(model, questions(domains), seed), genes, given)
-    strategy = SEARCH_STRATEGIES.get(name).make(genes, seed, **settings)
-    result = search(strategy, one_by_one(evaluator), Objective(), log)
+    data, objective = SearchData(model, questions(domains), seed), Objective(kind.rule or "weighted")
+    teachers = {"safety": "base", **{f"domain/{domain}": domain for domain in domains}}
+    evaluator = Evaluator(live, data, genes, given, measure=kind.measure, teachers=teachers)
+    result = search(kind.make(genes, seed, **settings), one_by_one(evaluator), objective, log)
     cost, path = 0.0, []
     for candidate in read_candidates(log):
         cost += candidate.query.cost
-        if candidate.whole:
+        if candidate.whole and not kind.rule:
             path.append((cost, candidate.fitness))
-    live.set(evaluator.parameters(result.genome))
+    fitness = Objective().fitness(Evaluator(live, data, genes, given)(Query(result.genome)))
     return {
         "path": path,
-        "fitness": result.fitness,
+        "fitness": fitness,
         "cost": cost,
         "genes": len(genes),
         "held_out": lab.rates(model, ["harmful", "lookalike", *domains]),
@@ -116,9 +128,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"])
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--threads", type=int, default=1, help="The lab is so small that one is as fast as two.")
+    parser.add_argument("--candidates", action="store_true", help="Time candidates too, as candidate_speed.py does.")
+    parser.add_argument("--mergekit", type=Path, help="For that: the python of an environment with mergekit.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    candidates = None
+    if arguments.candidates:
+        with tempfile.TemporaryDirectory() as folder:
+            candidates = candidate_seconds(Path(folder), 5, arguments.mergekit)
+    torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
     results: dict = {}
     for method in arguments.methods:
@@ -129,11 +148,15 @@ def main() -> None:
                 for name in arguments.strategies:
                     with tempfile.TemporaryDirectory() as folder:
                         found = run(lab, domains, method, name, Path(folder) / "search.jsonl", seed)
+                    if found is None:
+                        continue
                     rows[name].append(found | {"seed": seed, "pool": pool})
                     print(f"{method} seed {seed} {pool} {name}: fitness {found['fitness']:.4f} for {found['cost']:.1f}", flush=True)
         targets = [max(fitness for cost, fitness in row["path"] if cost <= BUDGET) for row in rows["evomm"]]
         results[method] = {"target": targets, "strategies": {}}
         for name, each in rows.items():
+            if not each:
+                continue
             costs = [reached(row["path"], target) for row, target in zip(each, targets, strict=True)]
             ordered = sorted(float("inf") if cost is None else cost for cost in costs)
             median = statistics.median(ordered)
@@ -152,8 +175,9 @@ def main() -> None:
                 },
             }
         print(f"\n{method}\n\n{table(results[method])}\n", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+        if arguments.json:  # after every method, for much work has gone into it
+            first = next(iter(results.values()))
+            arguments.json.write_text(json.dumps({**first, "methods": results, "candidate_s": candidates}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

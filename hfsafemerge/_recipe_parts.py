@@ -152,7 +152,7 @@ class BenignSpec(Part):
     """Harmless requests that look harmful, with helpful answers; they guard a search against over-refusal."""
 
     questions: DatasetRef
-    """The prompts. The base answers them, and what it refuses is dropped."""
+    """The prompts. The base answers them; only answers that a guard calls safe and no judge calls a refusal are kept."""
 
 
 class DataSpec(Part):
@@ -163,13 +163,28 @@ class DataSpec(Part):
     max_new_tokens: Annotated[int, Field(gt=0)] = 512
     """The longest answer."""
     judges: Annotated[tuple[str, ...], Field(min_length=1)] = ("llama_guard", "refusal_phrases")
-    """Who has to agree that an answer to a harmful request is a refusal; a guard among them."""
+    """Who has to agree that an answer to a harmful request is a refusal, and to a benign one safe help; a guard among them."""
     safety: SafetySpec | None = None
     """Harmful requests and refusals."""
     domain: DomainSpec | None = None
     """Questions of the experts' domains."""
     benign: BenignSpec | None = None
     """Harmless requests that must not be refused."""
+
+
+class CalibrationSpec(Part):
+    """The examples on which a merge method such as led finds out which entries matter to each expert."""
+
+    samples: Annotated[int, Field(gt=0)] = 128
+    """Examples for each expert, each of which goes once through the expert and the base, and back."""
+    safety: str | None = None
+    """The name of the expert that is the aligned model; it is calibrated on the safety data."""
+    data: dict[str, DatasetRef] = {}
+    """For experts by name, rows with answers; by default the domain data of the expert's topic. Never a benchmark's items."""
+    format: Literal["chat", "raw"] = "chat"
+    """Whether prompts go through the expert's chat template, also for the base, or stand as raw text before their answers."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the scores on the disk: for each expert two files, each as large as the model in that dtype."""
 
 
 class ChunkSpec(Part):
@@ -263,6 +278,9 @@ class SearchSpec(Part):
     """Where the experts are kept while candidates are made; auto takes the fastest that has room."""
     deltas: Literal["exact", "int8"] = "exact"
     """int8 keeps task vectors rounded, in half the memory of bfloat16; what is chosen is then scored again exactly."""
+    compile: bool = False
+    """Make candidates on a CPU with kernels compiled by torch, which takes a C++ compiler and some seconds for the first one; the
+    others take a fraction of the time, and not one bit changes."""
     executor: Literal["local", "ray"] = "local"
     """Who evaluates candidates: this process, or the actors of a Ray cluster."""
     workers: Annotated[int, Field(gt=0)] | None = None

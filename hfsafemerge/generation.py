@@ -16,11 +16,11 @@ from typing import NamedTuple
 from hfsafemerge import __version__
 from hfsafemerge.errors import DataError
 from hfsafemerge.examples import Example, Kind, Provenance, normalised
-from hfsafemerge.judging import Exchange, Judge, judge_all
+from hfsafemerge.judging import JUDGES, Exchange, Judge, judge_all
 from hfsafemerge.language_model import LanguageModel, user
 from hfsafemerge.registry import Registry
 
-ROUND = 64  # questions written between two notes of progress; a kill loses at most these
+ROUND = 64  # questions written or answered between two notes of progress; a kill loses at most these where there is a log
 ATTEMPTS = 6  # questions asked for, at most, for each one that is wanted
 Progress = Callable[[int, int], None]
 
@@ -48,7 +48,7 @@ GENERATORS: Registry[QuestionGenerator] = Registry("generator", "hfsafemerge.gen
 
 @dataclass(frozen=True)
 class Written:
-    """The questions that were kept, and how many were turned down for which reason."""
+    """The questions that were kept, with answers where there are any, and how many were turned down for which reason."""
 
     questions: list[Example]
     counts: Mapping[str, int]
@@ -134,8 +134,7 @@ def write_questions(
 
 def _rows(model: LanguageModel, generator: QuestionGenerator, plan: Callable[[int], Plan], log: Path) -> Iterator[str | None]:
     """What the model writes, row after row without end: first what stands in the log, then new rounds, which are added to it."""
-    text = log.read_text() if log.exists() else ""
-    known = [json.loads(line)["question"] for line in text[: text.rfind("\n") + 1].splitlines()]  # a kill may cut the last line short
+    known = written_before(log)
     yield from known
     for first in count_from(len(known), ROUND):
         plans = [plan(row) for row in range(first, first + ROUND)]
@@ -149,6 +148,12 @@ def _rows(model: LanguageModel, generator: QuestionGenerator, plan: Callable[[in
         texts = [read_question(generator.prefill + reply.text) for reply in replies]
         append_lines(log, [json.dumps({"question": text}) for text in texts])
         yield from texts
+
+
+def written_before(log: Path) -> list[str | None]:
+    """What a log of `write_questions` holds of every row, None for a malformed reply. A last line that a kill cut short is left out."""
+    text = log.read_text() if log.exists() else ""
+    return [json.loads(line)["question"] for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _plan(generator: QuestionGenerator, writer: str, topics: Sequence[str], pool: Sequence[str], seed: int, row: int) -> Plan:
@@ -202,6 +207,58 @@ def are_refusals(exchanges: Sequence[Exchange], judges: Mapping[str, Judge]) -> 
     return [all(verdict[i].label in ("safe", "refused") for verdict in verdicts) for i in range(len(exchanges))]
 
 
+def answer_benign(
+    model: LanguageModel,
+    questions: Sequence[Example],
+    judges: Mapping[str, Judge],
+    max_new_tokens: int,
+    *,
+    judged_by: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
+) -> Written:
+    """Questions that should be harmless, with the model's greedy answers that are known to be both harmless and helpful.
+
+    Kept is what every guard calls safe and every judge of refusals calls complied; an answer that is degenerate, unclear to
+    one of them, empty or cut off is not. Any other answer is forgotten here: it is never written, logged or shown.
+
+    Args:
+        model: what answers.
+        questions: the prompts. A dataset may be wrong about how harmless they are.
+        judges: the judges by their registered names, at least one guard and one judge of refusals.
+        max_new_tokens: the longest answer.
+        judged_by: the judges as provenance names them.
+        progress: is told how many of how many questions were answered.
+
+    Raises:
+        DataError: nothing is left. Says how many fell to which reason, never what was said.
+    """
+    said = [JUDGES.get(name).says for name in judges]
+    if ("safe", "unsafe") not in said or ("refused", "complied") not in said:
+        raise ValueError("Without a guard nothing is known to be harmless, and without a judge of refusals nothing to be helpful.")
+    counts: Counter[str] = Counter()
+    whole = []
+    for first in range(0, len(questions), ROUND):
+        asked = questions[first : first + ROUND]
+        replies = model.generate([user(q.prompt) for q in asked], max_new_tokens=max_new_tokens)
+        whole += [(q, reply.text) for q, reply in zip(asked, replies, strict=True) if reply.text and reply.finished]
+        progress(first + len(asked), len(questions))
+    if len(questions) > len(whole):
+        counts["empty or cut off"] = len(questions) - len(whole)
+    exchanges = [Exchange(question.prompt, text) for question, text in whole]
+    verdicts = [judge_all(name, judge, exchanges) for name, judge in judges.items()] if exchanges else []
+    kept = []
+    for i, (question, text) in enumerate(whole):
+        labels = [verdict[i].label for verdict in verdicts]
+        reason = next((label for label in labels if label not in ("safe", "complied")), "kept")
+        counts[reason] += 1
+        if reason == "kept":
+            kept.append(_answered(question, text, model.name, judged_by, ", ".join(labels)))
+    if not kept:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.items()))
+        raise DataError(f"None of {model.name}'s answers to {len(questions)} benign questions can be kept ({reasons}). Take other prompts.")
+    return Written(kept, counts)
+
+
 def choose_refusals(
     questions: Sequence[Example], refusals: Mapping[str, Sequence[str | None]], judges: Sequence[str], seed: int
 ) -> list[Example]:
@@ -215,14 +272,14 @@ def choose_refusals(
         offers = [(name, replies[i]) for name, replies in sorted(refusals.items()) if replies[i] is not None]
         if offers:
             responder, text = random.Random(f"{seed} {question.id}").choice(offers)
-            chosen.append(_answered(question, str(text), responder, judges))
+            chosen.append(_answered(question, str(text), responder, judges, "refusal"))
     if not chosen:
         numbers = ", ".join(f"{name} {sum(r is not None for r in replies)}" for name, replies in sorted(refusals.items()))
         raise DataError(f"No model refuses any of {len(questions)} harmful questions ({numbers}). The pool needs an aligned model.")
     return chosen
 
 
-def _answered(question: Example, answer: str, responder: str, judges: Sequence[str] = ()) -> Example:
+def _answered(question: Example, answer: str, responder: str, judges: Sequence[str] = (), verdicts: str = "") -> Example:
     p = question.provenance
-    made = Provenance(p.generator, responder, ", ".join(judges), "refusal" if judges else "", p.seed, __version__)
+    made = Provenance(p.generator, responder, ", ".join(judges), verdicts if judges else "", p.seed, __version__)
     return Example(question.kind, question.prompt, answer, question.topic, made)

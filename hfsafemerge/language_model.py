@@ -1,7 +1,7 @@
 """Run a model: conversations in, replies out; examples in, log-likelihoods out. Batches on both sides."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 Conversation = list[Message]
 IGNORED = -100
+WORTH_SHARING = 8  # tokens
 
 
 class Reply(NamedTuple):
@@ -74,13 +75,22 @@ def user(prompt: str) -> Conversation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Encoded questions of similar length, left-padded so that all answers end in the last column."""
+    """Encoded questions of similar length, left-padded so that all answers end in the last column.
+
+    What all of them begin with (the chat template's header, a common instruction) stands in `shared` and not in the rows.
+    """
 
     rows: list[int]
+    shared: Int[Tensor, "shared"]
     input_ids: Int[Tensor, "rows tokens"]
     attention_mask: Int[Tensor, "rows tokens"]
     labels: Int[Tensor, "rows tokens"]
     answer_tokens: int
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("shared", "input_ids", "attention_mask", "labels")}
+        return replace(self, **tensors)
 
 
 class TransformersModel:
@@ -225,17 +235,23 @@ class TransformersModel:
         """Tokenized questions in batches by length, padded on the left, on the device of the first layer."""
         batches = []
         for rows in self._by_length([len(question.prompt) + len(question.answer) for question in questions]):
-            width = max(len(questions[i].prompt) + len(questions[i].answer) for i in rows)
+            shared = _shared([questions[i].prompt for i in rows]) if self.can_share else []
+            width = max(len(questions[i].prompt) + len(questions[i].answer) for i in rows) - len(shared)
             ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
             mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
             for at, i in enumerate(rows):
-                whole, answer = questions[i].prompt + questions[i].answer, questions[i].answer
+                whole, answer = questions[i].prompt[len(shared) :] + questions[i].answer, questions[i].answer
                 ids[at, width - len(whole) :] = torch.tensor(whole)
                 mask[at, width - len(whole) :] = 1
                 labels[at, width - len(answer) :] = torch.tensor(answer)
             longest = max(len(questions[i].answer) for i in rows)
-            batches.append(Batch(rows, ids.to(self.device), mask.to(self.device), labels.to(self.device), longest))
+            batches.append(Batch(rows, torch.tensor(shared, dtype=ids.dtype), ids, mask, labels, longest).to(self.device))
         return batches
+
+    @property
+    def can_share(self) -> bool:
+        """Whether what all rows begin with can be run once: not where a sliding window would count the padding after it."""
+        return not getattr(self.model.config.get_text_config(), "sliding_window", None)
 
     @torch.inference_mode()
     def rate(self, batches: Sequence[Batch]) -> Float[Tensor, "questions"]:
@@ -258,9 +274,19 @@ class TransformersModel:
         return logits[:, :-1].float()
 
     def forward_inputs(self, batch: Batch) -> dict[str, Any]:
-        """What the model's forward pass takes of a batch: positions count from each row's first real token."""
-        positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0)
-        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": positions, "use_cache": False}
+        """What the model's forward pass takes of a batch: positions count from each row's first real token.
+
+        What all rows begin with is run once, and its keys and values are handed to every row.
+        """
+        rows, shared = len(batch.rows), len(batch.shared)
+        positions = (batch.attention_mask.cumsum(1) - 1).clamp(min=0) + shared
+        found: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "position_ids": positions}
+        if not shared:
+            return found | {"use_cache": False}
+        cache = self.model(input_ids=batch.shared[None], use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(rows)
+        mask = torch.cat([batch.attention_mask.new_ones(rows, shared), batch.attention_mask], 1)
+        return found | {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
 
     def _prompt_ids(self, conversation: Conversation, prefill: str = "") -> list[int]:
         text = str(self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
@@ -294,6 +320,13 @@ class TransformersModel:
             size = max(1, self.batch_tokens // lengths[order[0]])
             yield order[:size]
             order = order[size:]
+
+
+def _shared(prompts: Sequence[list[int]]) -> list[int]:
+    """What all of several prompts begin with, if that is worth a pass of its own; one token of each prompt is left out of it."""
+    shortest = min(len(prompt) for prompt in prompts) - 1
+    same = next((at for at in range(shortest) if len({prompt[at] for prompt in prompts}) > 1), max(shortest, 0))
+    return prompts[0][:same] if same >= WORTH_SHARING and len(prompts) > 1 else []
 
 
 class GumbelNoise:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from hfsafemerge._recipe_parts import (
     BenchmarkSpec,
+    CalibrationSpec,
     ComputeSpec,
     DatasetRef,
     DataSpec,
@@ -66,6 +67,8 @@ class Recipe(Part):
     """The models that judges judge with."""
     data: DataSpec = DataSpec()
     """The synthetic data."""
+    calibration: CalibrationSpec = CalibrationSpec()
+    """What importance scores are computed from, for a merge method that asks for them."""
     merge: MergeSpec
     """The merge method."""
     search: SearchSpec = SearchSpec()
@@ -95,6 +98,11 @@ class Recipe(Part):
     def method(self) -> MergeMethod:
         """The merge method."""
         return MERGE_METHODS.get(self.merge.method)
+
+    @property
+    def needs_importance(self) -> bool:
+        """Whether the method asks how important each entry is to the models, so that they are calibrated first."""
+        return "importance" in self.method.kernel.all_inputs
 
     @property
     def strategy(self) -> StrategyKind:
@@ -163,7 +171,7 @@ class Recipe(Part):
     def loads_models(self) -> bool:
         """Whether anything but weights is wanted of the models: data, a search, an evaluation."""
         data = self.data.safety or self.data.domain or self.data.benign
-        return bool(self.strategy.needs_data or data or self.evaluation.benchmarks)
+        return bool(self.strategy.needs_data or data or self.evaluation.benchmarks or self.needs_importance)
 
     def public(self) -> "Recipe":
         """The recipe as it is published: of this machine's folders only the names."""
@@ -206,6 +214,8 @@ class Recipe(Part):
         self.parameters(_groups_given(self.merge.parameters))
         if self.strategy.needs_data:
             self._check_search()
+        if self.needs_importance:
+            self._check_calibration()
         self._check_data()
         for name in {*self.judges, *self.data.judges, *(j for b in self.evaluation.benchmarks.values() for j in b.judges)}:
             JUDGES.get(name)
@@ -237,6 +247,8 @@ class Recipe(Part):
                 raise RecipeError("merge.chunks cut single tensors; set merge.per_tensor to true too.")
             if self.method.over != "entries" or self.method.kernel.before:
                 raise RecipeError(f"{self.merge.method} looks at whole tensors, which can't be cut into chunks; leave merge.chunks out.")
+            if _groups_given(self.merge.parameters) > 1:
+                raise RecipeError("merge.parameters lists numbers by group, and how many chunks there are is only found by merge.chunks.")
         for number, found in enumerate(self.merge.slices):
             where = f"merge.slices.{number}"
             if unknown := [name for name in found.layers if name not in self.models]:
@@ -258,17 +270,60 @@ class Recipe(Part):
             )
         if unknown := sorted(self.search.weights.keys() - {expert.topic for expert in self.experts}):
             raise RecipeError(f"search.weights: {unknown_name('topic', unknown[0], [expert.topic for expert in self.experts])}")
-        if self.strategy.needs_slopes and self.search.deltas != "exact":
-            raise RecipeError(f"{self.search.strategy} differentiates through the merge, which needs search.deltas: exact.")
+        if self.search.weights and "domain" not in self.search.use:
+            raise RecipeError("search.weights are those of domains, and search.use does not name domain.")
+        if self.search.deltas == "int8" and (self.strategy.needs_slopes or self.search.memory == "disk"):
+            why = "differentiates through the exact merge" if self.strategy.needs_slopes else "reads exact ones from the disk"
+            raise RecipeError(f"search.deltas: int8 rounds task vectors in memory, and this search {why}; leave it out.")
+        self._check_rule()
         genes = genes_of(self.method, self.models, 1, self.merge.parameters)
         self.strategy.make(genes, self.seed, **self.search.settings)  # raises what it would raise after hours of work
+
+    def _check_calibration(self) -> None:
+        """Every expert needs examples of its own; and scores are of the models' own tensors, in this run's directory."""
+        spec, experts, method = self.calibration, self.models[1:], self.merge.method
+        for where, name in [("safety", spec.safety)] * (spec.safety is not None) + [("data", name) for name in spec.data]:
+            if name not in experts:
+                raise RecipeError(f"calibration.{where}: {unknown_name('expert', str(name), experts)}")
+        if spec.safety in spec.data:
+            raise RecipeError(f"calibration.safety names {spec.safety}, and calibration.data has rows for it; leave one of them out.")
+        for name in experts:
+            aligned = name == spec.safety
+            if name not in spec.data and (self.data.safety if aligned else self.data.domain) is None:
+                also = (
+                    "data.safety" if aligned else f"data.domain; or, if it is the aligned model, calibration.safety: {name} and data.safety"
+                )
+                raise RecipeError(
+                    f"{method} finds out on examples what matters to {name}, and there are none. Add `calibration: {{data: {{{name}: "
+                    f"{{repo_id: ..., columns: {{prompt: ..., answer: ...}}}}}}}}`, or {also}."
+                )
+        if self.merge.slices or self.merge.tokenizer != "same":
+            raise RecipeError(f"{method} compares models entry by entry, so it takes no merge.slices and no other merge.tokenizer.")
+        if self.strategy.needs_data and self.search.executor == "ray":
+            raise RecipeError(f"{method} reads importance scores from the run's directory; set search.executor to local.")
+        if self.push is not None:
+            raise RecipeError(
+                f"A merge by {method} can't be published yet: others could not rebuild it, since its lock does not hold what it was "
+                "calibrated with. Leave push out."
+            )
+
+    def _check_rule(self) -> None:
+        """A strategy with an objective of its own takes no other one."""
+        if self.strategy.rule is None:
+            return
+        if self.search.objective != "weighted" or (self.search.weights and self.strategy.rule == "pooled"):
+            unused = "search.weights" if self.search.objective == "weighted" else f"search.objective: {self.search.objective}"
+            raise RecipeError(f"{self.search.strategy} has an objective of its own, which does not know {unused}; leave it out.")
+        topics = [expert.topic for expert in self.experts]
+        if self.strategy.measure == "imitation" and "domain" in self.search.use and (len(set(topics)) < len(topics) or not all(topics)):
+            raise RecipeError(f"{self.search.strategy} imitates each expert on its own prompts, so every expert needs a topic of its own.")
 
     def _check_data(self) -> None:
         for kind in ("safety", "domain"):
             generator = self.generator(kind)
             if generator.kind != kind:
                 raise RecipeError(f"data.{kind}.generator is {generator.name}, which writes {generator.kind} questions.")
-        if self.data.safety is not None:
+        if self.data.safety is not None or self.data.benign is not None:
             for judge in self.data.judges:
                 self._check_judge(judge, "data.judges")
             if not any(JUDGES.get(judge).says == ("safe", "unsafe") for judge in self.data.judges):
@@ -292,6 +347,7 @@ class Recipe(Part):
         refs += [self.data.safety.questions] if self.data.safety and self.data.safety.questions else []
         refs += [self.data.benign.questions] if self.data.benign else []
         refs += list(self.data.domain.in_context.values()) if self.data.domain else []
+        refs += list(self.calibration.data.values())
         for ref in refs:
             if _place(ref) in benchmarks:
                 raise RecipeError(

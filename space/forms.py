@@ -1,5 +1,6 @@
 """Forms out of the registries, recipes out of the forms, and recipes and their faults in words."""
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import yaml
 
 import hfsafemerge
 from hfsafemerge.errors import RecipeError
-from hfsafemerge.merging import MERGE_METHODS
+from hfsafemerge.merging import MERGE_METHODS, MergeMethod
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.searching import SEARCH_STRATEGIES
 
@@ -47,7 +48,8 @@ def _source(paper: str) -> str:
 def fill(base: str, experts: Sequence[Sequence[object]], method: str, strategy: str, start: str) -> str:
     """A recipe with these models, method and strategy; all else is as in the recipe `start`.
 
-    What the method or the strategy does not know is left out of merge.parameters and search.settings.
+    What the method does not know is left out of merge.parameters. Settings of another strategy are dropped, also where the new one
+    has some of the same name, which mean something else there.
 
     Raises:
         RecipeError: there is no base or no expert.
@@ -63,12 +65,21 @@ def fill(base: str, experts: Sequence[Sequence[object]], method: str, strategy: 
     merge, search = recipe.get("merge", {}), recipe.get("search", {})
     recipe["name"] = "my-merge"
     recipe["base"], recipe["experts"] = {"repo_id": base.strip()}, named
-    recipe["merge"] = merge | {"method": method, "parameters": _only(merge.get("parameters", {}), known)}
-    recipe["search"] = search | {
-        "strategy": strategy,
-        "settings": _only(search.get("settings", {}), SEARCH_STRATEGIES.get(strategy).settings),
-    }
+    parameters = _only(merge.get("parameters", {}), known)
+    recipe["merge"] = merge | {"method": method, "parameters": parameters}
+    kept = SEARCH_STRATEGIES.get(strategy).name == search.get("strategy")
+    settings = search.get("settings", {}) if kept else _first_settings(strategy, asked, parameters)
+    recipe["search"] = search | {"strategy": strategy, "settings": settings}
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+
+
+def _first_settings(strategy: str, method: MergeMethod, given: Collection[str]) -> dict[str, Any]:
+    """The settings that a strategy can't do without: the grid's values, and how far a draw of what has no upper bound goes."""
+    if strategy == "grid":
+        return {"preset": "paper"}
+    searched = [p for p in method.parameters if p.number.searched and p.name not in given]
+    ranges = {p.name: [max(0.0, p.number.low), 1.0] for p in searched if not math.isfinite(p.number.high - p.number.low)}
+    return {"ranges": ranges} if strategy == "random_search" and ranges else {}
 
 
 def _only(values: dict[str, Any], known: Collection[str]) -> dict[str, Any]:

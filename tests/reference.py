@@ -192,6 +192,27 @@ def mergealign(base, experts, *, t, interpolation="linear"):
     return base + (arc(domain, aligned, t) if interpolation == "slerp" else (1 - t) * domain + t * aligned)
 
 
+def located(scores, share, smallest):
+    """The indices of the share of entries with the largest scores, or the smallest; the first among equals first."""
+    order = sorted(range(scores.size), key=lambda i: (scores.flat[i] if smallest else -scores.flat[i], i))
+    return set(order[: round(share * scores.size)])
+
+
+def led(base, experts, *, weight, density, importance, pattern="both", disjoint="symmetric", keep="largest"):
+    """arXiv:2502.16770: locate, elect, disjoint, one entry at a time; `importance` is a pair for each expert, base and expert."""
+    tops = [[located(scores, share, keep == "smallest") for scores in pair] for pair, share in zip(importance, density, strict=True)]
+    wanted = {"both": (True, True), "expert": (False, True), "base": (True, False), "neither": (False, False)}[pattern]
+    out = base.copy()
+    for i in range(base.size):
+        elected = [n for n, (in_base, in_expert) in enumerate(tops) if (i in in_base, i in in_expert) == wanted]
+        if disjoint == "safety_priority" and 0 in elected:
+            elected = [0]
+        elif disjoint != "off" and len(elected) > 1:
+            elected = []
+        out.flat[i] += sum(weight[n] * (experts[n].flat[i] - base.flat[i]) for n in elected)
+    return out
+
+
 def matrices(*tensors):
     """Each tensor as a list of matrices; a vector is one of a single column."""
     shape = tensors[0].shape

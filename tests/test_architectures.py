@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from hfsafemerge.checkpoint import Checkpoint, CheckpointWriter
+from hfsafemerge.language_model import Batch, TransformersModel
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups, TensorMerger, merge_checkpoints, resolve_parameters
 
 NAMES, WEIGHTS = ("base", "a", "b"), (0.5, 0.3, 0.4)
@@ -166,3 +167,27 @@ def test_a_ties_merge_is_ties_of_the_tensors_in_the_files(saved, tmp_path):
         agree(found(IDS).logits, loaded(tmp_path / "plain")(IDS).logits, architecture.dtype)
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["architectures"] == [f"{architecture.name}ForCausalLM"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_what_all_rows_begin_with_is_run_once_and_changes_nothing(architecture):
+    """Also where rows are padded after it; where a window slides, nothing is shared."""
+    _, model = next(new_models(architecture))
+    running = TransformersModel.__new__(TransformersModel)  # it is given tokens, so it needs no tokenizer
+    running.model = model
+    if getattr(model.config, "sliding_window", None):
+        assert not running.can_share
+        return
+    assert running.can_share and "sliding_window" not in architecture.settings
+    shared, rows = torch.arange(40, 52), torch.arange(3, 33).reshape(3, 10)
+    mask = torch.ones_like(rows)
+    mask[1, :4] = 0
+    labels = torch.full_like(rows, -100)
+    labels[:, -3:] = rows[:, -3:]
+    found = running.answer_likelihood(Batch([0, 1, 2], shared, rows, mask, labels, 3))
+    for row in range(3):
+        whole = torch.cat([shared, rows[row][mask[row] == 1]])[None]
+        only = torch.full_like(whole, -100)
+        only[:, -3:] = whole[:, -3:]
+        alone = running.answer_likelihood(Batch([0], shared[:0], whole, torch.ones_like(whole), only, 3))
+        assert found[row].item() == pytest.approx(alone.item(), rel=1e-4 if architecture.dtype == torch.float32 else 2e-2)

@@ -10,6 +10,7 @@ from hfsafemerge._card_plot import plot_alignment, points_of
 from hfsafemerge.card import alignment_card, dataset_card, percent, resolve_license, safe_markdown
 from hfsafemerge.errors import RecipeError
 from hfsafemerge.recipe import Recipe
+from hfsafemerge.searching import Candidate, Query
 
 RECIPE = Recipe.parse("""
 name: pair
@@ -62,12 +63,35 @@ CHECKED = {
 }
 
 
+FINALISTS = [
+    {"number": number, "fitness": -0.2, "selection_fitness": fitness, "selection_error": 0.0125}
+    for number, fitness in ((1, -0.31), (2, -0.25))
+]
+FOUND = {"number": 2, "recommended": 2, "tried": 7, "cost": 3.25, "fitness": -0.2, "error": 0.01, "finalists": FINALISTS}
+
+
+def candidate(number, query, admitted=True):
+    return Candidate(number, query, {}, -0.2, (), admitted, 1.0)
+
+
+CANDIDATES = [
+    candidate(1, Query([0.1])),
+    candidate(2, Query([0.2])),
+    candidate(3, Query([0.3])),
+    candidate(4, Query([0.4], share=0.25)),
+    candidate(5, Query([0.1], share=0.25)),  # of a genome that was also measured on all data
+    candidate(6, Query([0.1], split="selection")),
+    candidate(7, Query([0.2], split="selection")),
+]
+
+
 def card(recipe=RECIPE, checked=CHECKED, **changes):
     given = dict(
         repo_id="me/pair",
         endpoint="https://hub",
         checked=checked,
-        chosen={"search": {"tried": 108}},
+        chosen={"search": FOUND},
+        candidates=CANDIDATES,
         results=RESULTS,
         datasets=["me/pair-safety"],
         plot="alignment.png",
@@ -133,6 +157,87 @@ def test_templates_ask_for_every_value():
 
     with pytest.raises(UndefinedError):
         render(cards_folder(), "safety.md.jinja", {"front_matter": ""})
+
+
+# How the parameters were chosen
+
+
+def said(changes=None, candidates=CANDIDATES, method=None, **search):
+    """The part of the card that says how the parameters were chosen, for a recipe with another search."""
+    found = RECIPE.model_dump(mode="json", exclude_defaults=True)
+    found["search"] |= search
+    found["merge"] = method or found["merge"]
+    if "benign" in search.get("use", ()):
+        found["data"]["benign"] = {"questions": {"repo_id": "org/world", "config": "lookalike"}}
+    recipe = Recipe.model_validate(found)
+    recipe.check()
+    text = card(recipe, chosen={"search": FOUND | (changes or {})}, candidates=candidates)
+    return text.split("### Merge Method")[1].split("### Models Merged")[0]
+
+
+def test_the_card_counts_candidates_and_not_lines_of_the_log():
+    text = said()
+    assert "`cma_es` (arXiv:2403.13187; arXiv:2406.14563) from 4 candidates (3 evaluated on all data of the search;" in text
+    assert "cost as much as 3.2 evaluations" in text and "the likelihood of the safety and domain data (alpha = 0.3)." in text
+
+
+@pytest.mark.parametrize(
+    ("search", "sentence"),
+    [
+        (
+            {"use": ["safety", "domain", "benign"], "alpha": 0.5},
+            "the likelihood of the safety, domain and benign data (alpha = 0.5, beta = 0.3).",
+        ),
+        ({"use": ["domain"]}, "the likelihood of the domain data (no safety data)."),
+        ({"use": ["safety"]}, "the likelihood of the safety data (no domain data)."),
+        ({"use": ["domain", "benign"]}, "the likelihood of the domain and benign data (alpha = 0.3, beta = 0.3, no safety data)."),
+        ({"weights": {"sums": 2}}, "(alpha = 0.3, weights: sums 2)."),
+    ],
+)
+def test_the_card_names_the_factors_that_counted(search, sentence):
+    assert sentence in said(**search)
+
+
+def test_a_constrained_search_has_an_epsilon_and_no_alpha():
+    text = said(objective="constrained", use=["safety", "domain", "benign"], epsilon=0.1)
+    assert (
+        "the likelihood of the domain data alone, while that of the safety and benign data may be lower than the base's by at most" in text
+    )
+    assert "epsilon = 0.1 nats a token" in text and "alpha" not in text and "beta" not in text and "breaks" not in text
+    broken = [candidate(each.number, each.query, admitted=each.number != 2) for each in CANDIDATES]
+    assert "This candidate breaks the constraint" in said(objective="constrained", candidates=broken)
+
+
+def test_strategies_with_a_rule_of_their_own_are_described_by_it():
+    lone = {"finalists": FINALISTS[1:]}
+    pooled = said(lone, strategy="lm_cocktail", method={"method": "linear"})
+    assert "the likelihood of the safety and domain data (all examples weigh alike)." in pooled and "alpha" not in pooled
+    assert "were compared" not in pooled and "-0.2500 (standard error 0.0125; nats a token)" in pooled
+    imitated = said(lone, strategy="expert_merging", method={"method": "task_arithmetic"}, weights={"sums": 2})
+    assert "how closely it imitates each expert on the prompts of its own domain and the base on the safety prompts" in imitated
+    assert "(weights: sums 2)" in imitated and "likelihood" not in imitated and "alpha" not in imitated and "nats" not in imitated
+    fixed = said({"number": 0, "recommended": 0, "finalists": []}, [], strategy="fixed")
+    assert "those that the recipe gives (`fixed`): nothing was searched." in fixed and "candidate" not in fixed
+
+
+def test_the_card_says_what_was_set_aside_and_what_came_of_it():
+    text = said()
+    assert "20 percent of the examples of each kind were set aside from this; 2 finalists were compared on them" in text
+    assert "on the examples set aside is -0.2500 (standard error 0.0125; nats a token)." in text
+    assert "set aside" not in said({"finalists": []}, selection=0)
+
+
+def test_the_card_says_that_a_person_picked():
+    text = said({"number": 3}, pick=3)
+    assert "recommended candidate 2 of `search.jsonl`; a person picked candidate 3 instead." in text
+    assert "standard error" not in text and "person" not in said()
+    assert "-0.3100 (standard error" in said({"number": 1}, pick=1)
+
+
+def test_the_card_says_that_candidates_were_rounded():
+    assert "rounded to int8; the merge is made of the exact ones, and what was chosen was scored again with these." in said(deltas="int8")
+    assert "rounded to int8; the merge is made of the exact ones." in said({"number": 3}, deltas="int8", pick=3)
+    assert "int8" not in said()
 
 
 # Licences

@@ -1,19 +1,21 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_model
 from torch.func import functional_call
 from transformers import LlamaForCausalLM
 
 from hfsafemerge.checkpoint import Checkpoint, CheckpointWriter
-from hfsafemerge.errors import IncompatibleExperts, RecipeError, SearchError
+from hfsafemerge.errors import CheckpointError, IncompatibleExperts, RecipeError, SearchError
 from hfsafemerge.language_model import Question, TransformersModel
 from hfsafemerge.live_merge import Evaluator, LiveMerge, SearchData, decode, genes_of
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups, TensorGroups, TensorMerger, chunked, merge_checkpoints, resolve_parameters
 from hfsafemerge.merging.inputs import TensorInputs
 from hfsafemerge.searching import Query
 
+# for one that asks for importance scores, test_led.py has the same laws
+NAMES = [name for name in MERGE_METHODS.names() if "importance" not in MERGE_METHODS.get(name).kernel.all_inputs]
 QUESTIONS = [Question("how do i zorp the red flim ?", "sorry , i cannot help ."), Question("what is 3 wug plus 4 ?", "it is 7")]
 
 
@@ -29,7 +31,7 @@ def live_merge(folders, method, groups, seed=0, **options):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("name", MERGE_METHODS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_scored_is_what_is_written(tmp_path, name, dtype, tied):
     method = MERGE_METHODS.get(name)
     folders = pool(tmp_path, min(2, method.experts[1] or 2), dtype=dtype, tied=tied)
@@ -75,7 +77,7 @@ def test_a_model_with_weights_that_no_file_names_is_refused(tmp_path):
 
 
 def searchable():
-    return [name for name in MERGE_METHODS.names() if any(p.number.searched for p in MERGE_METHODS.get(name).parameters)]
+    return [name for name in NAMES if any(p.number.searched for p in MERGE_METHODS.get(name).parameters)]
 
 
 def evaluator(folders, name, *, groups=None, questions=QUESTIONS, memory="auto", deltas="exact", **settings):
@@ -225,6 +227,34 @@ def test_rounded_deltas_take_half_the_memory_and_say_how_far_they_are_off(tmp_pa
     assert rounded.live.kept.size == pytest.approx(exact.live.kept.size * 2 / 3)
     query = Query([0.4] * len(genes))
     assert rounded(query)["safety"].mean == pytest.approx(exact(query)["safety"].mean, abs=0.01)
+
+
+def test_a_model_with_nan_is_refused_when_it_is_loaded(tmp_path):
+    folders = pool(tmp_path, 1)
+    weights = load_file(folders[1] / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, folders[1] / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"model.norm.weight of a holds NaN"):
+        evaluator(folders, "slerp")
+
+
+def test_what_all_prompts_begin_with_is_run_once(tmp_path):
+    base, _ = pool(tmp_path, 1)
+    model = TransformersModel.load(base, name="base", device="cpu")
+    header = "do the following as well as you can and then stop : "
+    questions = [Question(header + f"what is {'very ' * i}3 wug plus {i} ?", "it is " + "7 " * (i % 3 + 1)) for i in range(6)]
+    (batch,) = model.encode(questions)
+    assert len(batch.shared) >= 8 and batch.input_ids.shape[1] + len(batch.shared) == max(
+        len(tokens.prompt) + len(tokens.answer) for tokens in model.tokenized(questions)
+    )
+    alone = [model.log_likelihood([question])[0] for question in questions]  # one row shares nothing
+    assert model.rate([batch]).tolist() == pytest.approx(alone, abs=2e-5)
+    evaluate, genes = evaluator(folders := pool(tmp_path / "more", 2), "task_arithmetic", questions=questions)
+    query = Query([0.4] * len(genes), with_slope=True)
+    shared = evaluate(query)["safety"]
+    single, _ = evaluator(folders, "task_arithmetic", questions=questions)
+    single.live.model.batch_tokens = 1
+    assert shared.slope == pytest.approx(single(query)["safety"].slope, rel=1e-3, abs=1e-6)
 
 
 def test_out_of_memory_moves_the_experts_and_asks_again(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
+from hfsafemerge.checkpoint import TensorInfo
 from hfsafemerge.merging import (
     MERGE_METHODS,
     LayerGroups,
@@ -43,8 +44,32 @@ def models_for(method, shape=(6, 5), dtype=torch.float32, seed=0, wanted=2):
     return base, [(base.float() + 0.1 * torch.randn(shape, generator=generator)).to(dtype) for _ in range(experts_for(method, wanted))]
 
 
+class EveryTensor(dict):
+    """The same tensor under every name; what importance scores are read from."""
+
+    def __init__(self, tensor):
+        self.tensor, self.tensors = tensor, self
+
+    def get(self, name):
+        return TensorInfo("F32", tuple(self.tensor.shape))
+
+    def read(self, name):
+        return self.tensor
+
+
+def importance_for(names, shape):
+    """Scores with ties, which follow from the names alone."""
+
+    def scores(name):
+        return torch.rand(shape, generator=torch.Generator().manual_seed(sum(name.encode()))).mul(50).round()
+
+    return {name: (EveryTensor(scores("base for " + name)), EveryTensor(scores(name))) for name in names}
+
+
 def merger_for(method, experts, given=None, seed=0, names=None, **settings):
     names = ["base", *(names or [f"expert-{i}" for i in range(len(experts))])]
+    if "importance" in method.kernel.all_inputs:
+        settings = {"importance": importance_for(names[1:], experts[0].shape)} | settings
     return TensorMerger(method, resolve_parameters(method, given or {}, names, 1), LayerGroups(0), names[1:], seed, **settings)
 
 
@@ -96,6 +121,9 @@ def test_a_method_agrees_with_its_equations(method, shape, seed, wanted, flag, v
             numbers = [next(left) * min(parameter.number.high, 2.0) for _ in owners]
             given[parameter.name] = numbers[0] if parameter.scope is Scope.SHARED else numbers
     known = {name: value for name, value in given.items() if name not in REFERENCE_KNOWS}
+    if "importance" in method.kernel.all_inputs:
+        pairs = importance_for([f"expert-{i}" for i in range(len(experts))], shape).values()
+        known["importance"] = [[scores.tensor.numpy() for scores in pair] for pair in pairs]
     wanted_result = getattr(reference, method.name)(base.double().numpy(), [e.double().numpy() for e in experts], **known)
     tolerance = LOOSE.get(method.name, 3e-6)
     np.testing.assert_allclose(merge(method, base, experts, given).numpy(), wanted_result, rtol=tolerance, atol=tolerance)
@@ -182,6 +210,7 @@ ALONE = {  # with what parameters the first expert comes out; by default with al
     "safe_lora": {"threshold": 0.0},
     "safemerge": {"threshold": 0.0},
     "sce": {},
+    "led": {"density": 1.0, "disjoint": "off", "weight": [1.0, 0.0]},
     "passthrough": "it takes nothing of the experts",
     "model_stock": "it has no weights; see its worked example",
 }
@@ -262,6 +291,8 @@ PARENTS = [  # a method, its parameters, and the method with the parameters that
     ("safemerge", {"threshold": 1.0, "safe_weight": 0.4}, "task_arithmetic", {"weight": [0.6, 0.4, 0.0]}, 3),
     ("slerp", {"t": 0.3}, "linear", {"weight": [0.7, 0.3]}, 1),  # models this near to each other lie on a line
     ("multislerp", {"weight": [1, 1], "origin": "base"}, "task_arithmetic", {"weight": 0.5}, 1),
+    ("led", {"density": 1.0, "disjoint": "off", "weight": W}, "task_arithmetic", {"weight": W}, 3),
+    ("led", {"density": [1.0, 0.0, 0.0], "weight": W}, "task_arithmetic", {"weight": [0.3, 0.0, 0.0]}, 3),
     ("task_arithmetic", {"weight": [1, 2, 1], "normalize": True}, "linear", {"weight": [0, 1, 2, 1]}, 3),
 ]
 
@@ -320,7 +351,7 @@ def test_a_device_selects_the_entries_that_the_cpu_selects(seed, size, share, ki
 
 @pytest.mark.parametrize("shape", [(40, 70), (5, 30, 7), (1,), ()], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "breadcrumbs_ties", "sce", "della", "della_linear"])
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "breadcrumbs_ties", "sce", "della", "della_linear", "led"])
 def test_selecting_on_a_device_changes_no_bit(method, dtype, shape, monkeypatch):
     """The path that other devices take, on the CPU."""
     base, experts = models_for(MERGE_METHODS.get(method), shape, dtype, wanted=3)

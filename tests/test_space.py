@@ -123,6 +123,25 @@ def test_what_a_method_or_strategy_does_not_know_is_left_out() -> None:
     forms.parse(yaml.safe_dump(recipe), local_paths=False)
 
 
+def test_settings_of_another_strategy_are_dropped_even_where_the_names_are_alike() -> None:
+    shipped = forms.shipped_recipe()
+    assert yaml.safe_load(shipped)["search"]["settings"] == {"preset": "evomm"}
+    found = yaml.safe_load(forms.fill("me/base", [["me/openbio", "biology"]], "ties", "grid", shipped))
+    assert found["search"]["settings"] == {"preset": "paper"}
+    found = yaml.safe_load(forms.fill("me/base", [["me/sums", "sums"]], "ties", "gradient", SMALL))
+    assert found["search"]["settings"] == {}
+
+
+@pytest.mark.parametrize("strategy", [strategy.name for strategy in SEARCH_STRATEGIES])
+def test_every_strategy_can_be_chosen_in_the_form(strategy: str) -> None:
+    methods = SEARCH_STRATEGIES.get(strategy).methods or ("ties", "task_arithmetic", "slerp")
+    for method in methods:
+        text = forms.fill("me/base", [["me/openbio", "biology"]], method, strategy, forms.shipped_recipe())
+        assert "is in order" in actions.check(text), actions.check(text)
+        ranges = yaml.safe_load(text)["search"]["settings"].get("ranges")
+        assert ranges == ({"weight": [0.0, 1.0]} if strategy == "random_search" and method != "slerp" else None)
+
+
 def test_the_shipped_recipe_fills_and_is_in_order() -> None:
     shipped = forms.shipped_recipe()
     found = yaml.safe_load(shipped)

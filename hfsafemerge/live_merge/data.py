@@ -30,7 +30,7 @@ class SearchData:
         """
         self._model = model
         self._splits: dict[Split, dict[str, list[Tokens]]] = {"search": {}, "selection": {}}
-        self._batches: dict[tuple[str, Split, float, int], list[Batch]] = {}
+        self._batches: dict[tuple[str, Split, int, int], list[Batch]] = {}
         for term, found in questions.items():
             aside = max(1, round(selection * len(found))) if selection else 0
             if len(found) <= aside:
@@ -50,11 +50,12 @@ class SearchData:
 
     def batches(self, term: str, query: Query) -> list[Batch]:
         """The examples that a query asks for."""
-        key = (term, query.split, query.share, query.part)
+        found = self._splits[query.split][term]
+        size = max(1, round(query.share * len(found)))
+        first = query.part * size % len(found)
+        key = (term, query.split, size, first)
         if key not in self._batches:
-            found = self._splits[query.split][term]
-            size = max(1, round(query.share * len(found)))
-            self._batches[key] = self._model.batched([found[(query.part * size + i) % len(found)] for i in range(size)])
+            self._batches[key] = self._model.batched([found[(first + i) % len(found)] for i in range(size)])
         return self._batches[key]
 
 

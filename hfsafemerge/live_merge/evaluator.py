@@ -8,6 +8,7 @@ import torch
 from hfsafemerge.live_merge.data import SearchData
 from hfsafemerge.live_merge.genes import decode, slopes_by_gene
 from hfsafemerge.live_merge.imitation import Imitation
+from hfsafemerge.live_merge.keeping import is_out_of_memory
 from hfsafemerge.live_merge.live import LiveMerge
 from hfsafemerge.merging import MergeParameters
 from hfsafemerge.searching import Gene, Genome, Measure, Query, Terms, TermScore
@@ -58,7 +59,9 @@ class Evaluator:
         while True:
             try:
                 return self._answer(query)
-            except (torch.OutOfMemoryError, MemoryError):
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._set = None
                 self.live.free()
             self.live.kept.demote()  # outside the handler, whose traceback holds what filled the memory

@@ -10,14 +10,19 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from hfsafemerge.checkpoint import Checkpoint, Unread, Weights, in_words
-from hfsafemerge.errors import SearchError
+from hfsafemerge.checkpoint import Checkpoint, Unread, Weights, in_words, not_finite
+from hfsafemerge.errors import CheckpointError, SearchError
 
 Memory = Literal["device", "host", "disk"]
 Deltas = Literal["exact", "int8"]
 MODES: tuple[Memory, ...] = get_args(Memory)
 ROOM = 0.8  # of what is free; the rest is for activations
 LEVELS = 127  # of int8
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. On a CPU torch says so in a RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _moved(tensor: Tensor, device: torch.device, memory: Memory) -> Tensor:
@@ -78,6 +83,9 @@ class KeptModels:
             place: the device of each tensor.
             memory: where to keep them; "auto" takes the fastest with enough room.
             deltas: "int8" rounds each row of an expert's delta to 255 levels, which takes half the memory of bfloat16.
+
+        Raises:
+            CheckpointError: a model that is kept in memory holds NaN or Inf.
         """
         self._models = models
         self._base, *self._experts = models
@@ -86,7 +94,12 @@ class KeptModels:
         self._deltas = deltas
         self.memory: Memory = "device"
         self.memory = self._fitting() if memory == "auto" else memory
-        self._load()
+        try:
+            self._load()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.demote()
 
     @property
     def rounding_error(self) -> float:
@@ -95,14 +108,27 @@ class KeptModels:
         return math.sqrt(sum(r.lost for r in rounded) / max(sum(r.length for r in rounded), 1e-300))
 
     def demote(self) -> None:
-        """Free what is kept, and keep it in the next slower memory. Raises SearchError when there is none."""
-        if self.memory == MODES[-1]:
-            raise SearchError("A candidate does not fit in memory though all experts stay on the disk. Set a smaller compute.batch_tokens.")
-        self.memory = MODES[MODES.index(self.memory) + 1]
+        """Free what is kept, and keep it in the next slower memory that holds it. Raises SearchError when there is none."""
+        while True:
+            self.clear()
+            if self.memory == MODES[-1]:
+                raise SearchError("A candidate does not fit in memory with all experts on the disk. Set a smaller compute.batch_tokens.")
+            self.memory = MODES[MODES.index(self.memory) + 1]
+            if self.memory == "disk" and self._deltas == "int8":
+                raise SearchError("Not even rounded task vectors fit in memory. Set search.deltas to exact and search.memory to disk.")
+            try:
+                self._load()
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return
+
+    def clear(self) -> None:
+        """Free what is kept."""
         self._kept.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._load()
 
     def tensor(self, model: str, name: str) -> Tensor | Unread:
         """A tensor of a model, on its device."""
@@ -136,6 +162,8 @@ class KeptModels:
         for model, weights in self._models.items():
             for name, device in self._place.items():
                 read = weights.read(name)
+                if found := not_finite(read):
+                    raise CheckpointError(f"{name} of {model} holds {found}, so no candidate would have a fitness. Use another model.")
                 if self._deltas == "int8" and model in self._experts and read.is_floating_point():
                     self._kept[model, name] = RoundedDelta.of(read, self._models[self._base].read(name)).to(device, self.memory)
                 else:

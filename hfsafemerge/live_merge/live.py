@@ -1,6 +1,6 @@
 """Candidates in memory: the experts stay loaded, and one running model takes a candidate's weights in a single pass."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,7 +13,8 @@ from hfsafemerge.checkpoint import Unread, Weights
 from hfsafemerge.errors import IncompatibleExperts
 from hfsafemerge.language_model import Batch, TransformersModel
 from hfsafemerge.live_merge.keeping import Deltas, KeptModels, Memory
-from hfsafemerge.merging import Groups, MergeMethod, MergeParameters, TensorMerger, begin_worker, names_in_scope, pull_back
+from hfsafemerge.merging import Groups, Importance, MergeMethod, MergeParameters, TensorMerger, begin_worker, names_in_scope, pull_back
+from hfsafemerge.merging.compiled import can_compile, check_compiler
 from hfsafemerge.searching import TermScore
 
 Likelihood = Callable[[Batch], Float[Tensor, "rows"]]
@@ -37,6 +38,8 @@ class LiveMerge:
         *,
         memory: Memory | Literal["auto"] = "auto",
         deltas: Deltas = "exact",
+        compile: bool = False,
+        importance: Importance | None = None,
     ) -> None:
         """Load the tensors of the base and the experts.
 
@@ -49,8 +52,12 @@ class LiveMerge:
             seed: of methods that draw random numbers.
             memory: where the experts are kept.
             deltas: "int8" keeps them rounded; candidates are then near what would be written, and `kept.rounding_error` says how.
+            compile: make candidates with the compiled kernel, where the method has one and the model is on a CPU. The first takes
+                seconds longer, the others a fraction of the time.
+            importance: how important the entries are, for a method that asks for it; read from where it is whenever it is needed.
 
         Raises:
+            RecipeError: there is no compiler.
             IncompatibleExperts: the model has weights that the checkpoints lack.
         """
         self.model = model
@@ -58,22 +65,43 @@ class LiveMerge:
         self.groups = groups
         self.models = ["base", *experts]
         self.seed = seed
+        self._importance = importance
         self._memory: dict[tuple[str, str], Any] = {}
         self._parameters = dict(model.model.named_parameters())
         if missing := sorted(self._parameters.keys() - base.tensors.keys()):
             unknown = f"{model.name} has {len(missing)} weights that its file does not name, such as {missing[0]}"
             raise IncompatibleExperts(f"{unknown}, so candidates can't be set in memory.")
         place = {name: parameter.device for name, parameter in self._parameters.items()}
+        self._on_cpu = all(device.type == "cpu" for device in place.values())
+        self._compile = compile and self._on_cpu and can_compile(method)
+        if self._compile:
+            check_compiler()
         self.kept = KeptModels({"base": base, **experts}, place, memory, deltas)
 
     def set(self, parameters: MergeParameters) -> None:
         """Write a candidate's weights into the model, several tensors at a time."""
         merger = self._merger(parameters)
-        self._fill(lambda name: merger.runs(name, *self._tensors(name)))
+
+        def fill(name: str) -> None:
+            for _ in merger.runs(name, *self._tensors(name), self._parameters[name].data.view(-1)):
+                pass
+
+        if not self._compile:
+            self._with_each(fill)
+            return
+        if self.method.kernel.before:  # these look through whole tensors, with one thread each
+            self._with_each(lambda name: merger.find(name, *self._tensors(name)))
+        for name in self._parameters:
+            fill(name)
 
     def set_to(self, model: str) -> None:
         """Write the weights of the base or an expert into the model."""
-        self._fill(lambda name: [(0, (found := self.kept.tensor(model, name))[0 : found.numel()].reshape(-1))])
+
+        def fill(name: str) -> None:
+            found = self.kept.tensor(model, name)
+            self._parameters[name].data.view(-1).copy_(found[0 : found.numel()].reshape(-1))
+
+        self._with_each(fill)
 
     @torch.inference_mode()
     def rate(self, data: Mapping[str, Sequence[Batch]], likelihoods: Mapping[str, Likelihood] | None = None) -> dict[str, TermScore]:
@@ -130,28 +158,34 @@ class LiveMerge:
         return terms, slopes
 
     def _merger(self, parameters: MergeParameters) -> TensorMerger:
-        return TensorMerger(self.method, parameters, self.groups, self.models[1:], self.seed, memory=self._memory)
+        """Candidates with NaN are merged too: their fitness tells, and a look at every entry takes long."""
+        return TensorMerger(
+            self.method,
+            parameters,
+            self.groups,
+            self.models[1:],
+            self.seed,
+            allow_non_finite=True,
+            memory=self._memory,
+            compile=self._compile,
+            importance=self._importance,
+        )
 
     def _tensors(self, name: str) -> tuple[Tensor | Unread, list[Tensor | Unread]]:
         base, *experts = (self.kept.tensor(model, name) for model in self.models)
         return base, experts
 
     @torch.no_grad()
-    def _fill(self, runs_of: Callable[[str], Iterable[tuple[int, Tensor]]]) -> None:
-        def fill(name: str) -> None:
-            flat = self._parameters[name].data.view(-1)
-            for start, run in runs_of(name):
-                flat[start : start + run.numel()].copy_(run)
-
-        cpu = all(parameter.device.type == "cpu" for parameter in self._parameters.values())
-        if not cpu:  # one stream keeps a GPU busy, and workers would only wait for each other
+    def _with_each(self, work: Callable[[str], None]) -> None:
+        """Do something with each parameter, several at a time."""
+        if not self._on_cpu:  # one stream keeps a GPU busy, and workers would only wait for each other
             for name in self._parameters:
-                fill(name)
+                work(name)
             return
         threads = torch.get_num_threads()
         try:
             with ThreadPoolExecutor(threads, "set", begin_worker) as pool:
-                list(pool.map(fill, self._parameters))
+                list(pool.map(work, self._parameters))
         finally:
             torch.set_num_threads(threads)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from hfsafemerge.merging import Number, PerModel, merge_method, relative, weighted_sum
+from hfsafemerge.merging import Number, PerModel, merge_method, relative, summed, weighted_sum
 
 
 @merge_method("linear", paper="arXiv:2203.05482")
@@ -21,4 +21,4 @@ def linear(models: Float[Tensor, "models n"], *, weight: Annotated[PerModel, Num
     if not normalize:
         return weighted_sum(weight, models)
     parts = relative(weight)
-    return weighted_sum(parts, models).div_(parts.sum())
+    return weighted_sum(parts, models).div_(summed(parts))

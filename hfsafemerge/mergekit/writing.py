@@ -74,6 +74,8 @@ def _stacks(recipe: Recipe, chosen: Mapping[str, Any], models: Sequence[str]) ->
     """The layers that each slice takes of each model; none where all of them are made alike."""
     if recipe.merge.slices:
         return [spec.layers for spec in recipe.merge.slices]
+    if "chunks" in chosen["groups"]:
+        raise ValueError("numbers for each tensor are not written in its YAML")
     layers, size = chosen["groups"]["layers"], chosen["groups"]["size"]
     if not size or layers <= size:
         return []

@@ -2,7 +2,7 @@
 
 from hfsafemerge.merging.chunks import chunked
 from hfsafemerge.merging.gradients import pull_back
-from hfsafemerge.merging.inputs import Entries, random_bits, random_key
+from hfsafemerge.merging.inputs import Entries, Importance, random_bits, random_key
 from hfsafemerge.merging.layers import Groups, LayerGroups, Slice, Slices, TensorGroups, count_layers, layer_of
 from hfsafemerge.merging.methods import (
     INPUTS,
@@ -48,6 +48,7 @@ __all__ = [
     "Cut",
     "Entries",
     "Groups",
+    "Importance",
     "LayerGroups",
     "MergeMethod",
     "MergeParameters",

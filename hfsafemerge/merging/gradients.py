@@ -24,8 +24,8 @@ def pull_back(
     """Add the derivative of <cotangent, merged tensor> with respect to the numbers of some parameters to `slopes`.
 
     Numbers that act without jumps are differentiated through the kernel; for an expert's weight in task arithmetic that is the
-    inner product of the cotangent and the delta. For those that choose entries (a density) it is the change over a step of
-    0.02, with the same random numbers on both sides.
+    inner product of the cotangent and the delta. For those that choose entries (a density) it is the mean slope
+    within 0.02 on both sides, with the same random numbers.
 
     Args:
         merger: the method and its parameters.

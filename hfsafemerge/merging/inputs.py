@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +13,15 @@ import torch
 from jaxtyping import Float, Float64, Int16
 from torch import Tensor
 
-from hfsafemerge.checkpoint import Unread
+from hfsafemerge.checkpoint import Checkpoint, Unread, Weights
+from hfsafemerge.errors import CheckpointError, RecipeError
 
 SHORT = 1 << 13
-MIDDLE = torch.tensor(0.5 + 2**-17)  # the chance that 16 bits stand for is this plus 2^-16 times their signed number
+MIDDLE = torch.tensor(0.5 + 2**-17)  # between the 16 bits' numbers from 0 to 1, which are never met exactly
 ENTRIES_A_DRAW = 4  # of the random generator's 64 bits, each entry takes 16
+
+Importance = Mapping[str, tuple[Weights, Weights]]
+"""For each expert by name the scores of the base on the expert's data, and those of the expert: at least 0, in the models' shapes."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class TensorInputs:
     experts: Sequence[Tensor | Unread]
     expert_names: Sequence[str]
     seed: int
+    scores: Importance | None = None
 
     def of(self, asked: Iterable[str], start: int, stop: int, shape: Sequence[int]) -> dict[str, Any]:
         """The inputs of these names for the entries from `start` to `stop`, in that shape."""
@@ -86,6 +91,18 @@ class TensorInputs:
             return lambda begin, end: expert[begin:end].to(torch.float32, copy=True).sub_(self.base[begin:end])
 
         return [Entries(self.base.numel(), self.base.device, delta(expert)) for expert in self.experts]
+
+    def _importance(self, start: int, stop: int, shape: Sequence[int]) -> list[tuple[Entries, Entries]]:
+        if self.scores is None:
+            raise RecipeError("The method asks how important each entry is, which only a run computes, from the recipe's calibration data.")
+        return [(self._scored(of_base), self._scored(of_expert)) for of_base, of_expert in map(self.scores.__getitem__, self.expert_names)]
+
+    def _scored(self, weights: Weights) -> Entries:
+        info, device = weights.tensors.get(self.name), self.base.device
+        if info is None or info.numel != self.base.numel():
+            raise CheckpointError(f"There are no importance scores for the {self.base.numel()} entries of {self.name}. Calibrate again.")
+        found = Unread(weights, self.name) if isinstance(weights, Checkpoint) else weights.read(self.name).reshape(-1)
+        return Entries(info.numel, device, lambda start, stop: found[start:stop].to(device, torch.float32))
 
     def _products(self, start: int, stop: int, shape: Sequence[int]) -> Float64[Tensor, "models models"]:
         total = torch.zeros((1 + len(self.experts),) * 2, dtype=torch.float64, device=self.base.device)

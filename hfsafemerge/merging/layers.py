@@ -87,8 +87,14 @@ class TensorGroups:
     """For each tensor into how many."""
 
     @cached_property
-    def _first(self) -> dict[str, int]:
-        return dict(zip(self.tensors, accumulate(self.chunks, initial=0), strict=False))
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """For each tensor its first group, and the number of its chunks."""
+        firsts = accumulate(self.chunks, initial=0)
+        return {name: (first, number) for name, first, number in zip(self.tensors, firsts, self.chunks, strict=False)}
+
+    @cached_property
+    def _layers(self) -> int:
+        return count_layers(self.tensors)
 
     @property
     def count(self) -> int:
@@ -97,13 +103,13 @@ class TensorGroups:
 
     def spans(self, tensor: str, numel: int) -> list[tuple[int, int, int]]:
         """The runs of a tensor's entries that have numbers of their own, with their groups."""
-        first, number = self._first[tensor], self.chunks[self.tensors.index(tensor)]
+        first, number = self._places[tensor]
         size = -(-numel // number)
         return [(at * size, min((at + 1) * size, numel), first + at) for at in range(number) if at * size < numel]
 
     def depth(self, tensor: str) -> float:
         """Where a tensor stands between the first layer, 0, and the last, 1; at 0 what is in no layer."""
-        return _depth(layer_of(tensor), count_layers(self.tensors))
+        return _depth(layer_of(tensor), self._layers)
 
     def names(self, tensors: Mapping[str, Iterable[str]]) -> list[str]:
         """The result's tensors, from those of each model by name: the first model's."""

@@ -52,6 +52,7 @@ INPUTS = {  # what a function of a method can ask for by naming it; all in float
     "start": "the index of the first entry, counted over the whole tensor",
     "products": "inner products over the whole tensor of the base and the deltas with each other, in float64",
     "each_delta": "the deltas of the whole tensor, one expert after the other",
+    "importance": "for each expert how important each entry of the whole tensor is to the base on the expert's data, and to the expert",
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,8 +33,7 @@ class Cut:
         """1 for each entry that is one of them and 0 for the others, of a run of entries that begins at index `start`."""
         sizes, limit = rows.abs(), self.threshold[:, None]
         if stays_on(rows.device):  # where a look at `last` would wait for all work before it
-            first = torch.arange(start, start + rows.shape[1], device=rows.device) <= self.last[:, None]
-            return ((sizes > limit) | ((sizes == limit) & first)).to(rows.dtype)
+            return ((sizes > limit) | ((sizes == limit) & self._first(rows, start))).to(rows.dtype)
         kept = torch.ge(sizes, limit, out=torch.empty_like(sizes))  # no bool mask: those are several times slower
         for row, last in enumerate(self.last.tolist()):
             after = max(0, last + 1 - start)
@@ -45,7 +44,8 @@ class Cut:
     def trims(self, rows: Float[Tensor, "rows n"], start: int) -> Float[Tensor, "rows n"]:
         """The rows with zeros for the entries that are none of them; the run begins at index `start`."""
         if stays_on(rows.device):
-            return self.keeps(rows, start).mul_(rows)
+            sizes, limit = rows.abs(), self.threshold[:, None]
+            return torch.where((sizes < limit) | ((sizes == limit) & ~self._first(rows, start)), 0.0, rows)  # NaN stays
         kept = torch.empty_like(rows)
         just_below = torch.nextafter(self.threshold, torch.tensor(-torch.inf)).tolist()
         for found, row, equal, above, last in zip(kept, rows, just_below, self.threshold.tolist(), self.last.tolist(), strict=True):
@@ -53,6 +53,10 @@ class Cut:
             torch.hardshrink(row[:after], equal, out=found[:after])  # what is larger in magnitude stays, and NaN too
             torch.hardshrink(row[after:], above, out=found[after:])
         return kept
+
+    def _first(self, rows: Float[Tensor, "rows n"], start: int) -> Bool[Tensor, "rows n"]:
+        """Which entries are among the first ones, that stay when they are equal to the threshold."""
+        return torch.arange(rows.shape[1], device=rows.device) <= (self.last - start)[:, None]
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class Band:
 
 
 def stays_on(device: torch.device) -> bool:
-    """Whether entries are selected by torch on their device; on a CPU numpy is several times faster."""
-    return device.type != "cpu"
+    """Whether entries are selected by torch on their device, or compiled; else, on a CPU, numpy is several times faster."""
+    return device.type != "cpu" or torch.compiler.is_compiling()
 
 
 def cut(rows: Sequence[Entries], counts: Sequence[int]) -> Cut:

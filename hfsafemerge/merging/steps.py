@@ -40,8 +40,11 @@ def onto(base: Float[Tensor, "*n"], lambda_: Shared, update: Float[Tensor, "*n"]
 
 
 def _are_one(factors: Float[Tensor, "*factors"]) -> list[bool]:
-    """Which multiplications can be spared: none that have a derivative, and none on a GPU, where a look would wait for all work."""
-    if factors.device.type != "cpu" or factors.requires_grad:
+    """Which multiplications can be spared.
+
+    None that have a derivative, none on a GPU, where a look would wait for all work, and none that are compiled for all factors.
+    """
+    if torch.compiler.is_compiling() or factors.device.type != "cpu" or factors.requires_grad:
         return [False] * factors.numel()
     return [factor == 1 for factor in factors.reshape(-1).tolist()]
 
@@ -56,7 +59,7 @@ def combined(weight: PerExpert, deltas: Float[Tensor, "experts *n"], normalize: 
     if not normalize:
         return weighted_sum(weight, deltas)
     parts = relative(weight)
-    return weighted_sum(parts, deltas).div_(parts.sum().clamp(min=SMALLEST))
+    return weighted_sum(parts, deltas).div_(summed(parts).clamp(min=SMALLEST))
 
 
 def drop(
@@ -107,11 +110,18 @@ def agreeing_mean(
     weighted: Float[Tensor, "experts *n"], sign: Float[Tensor, "*n"], weight: PerExpert, normalize: bool
 ) -> Float[Tensor, "*n"]:
     """The mean (or sum) of the weighted entries that have the sign. They are written over."""
-    agreeing = weighted.mul_(sign).clamp_(min=0)  # made positive; masks and torch.where are slower
+    agreeing = _positive(weighted.mul_(sign))
     total = summed(agreeing).mul_(sign)
     if not normalize:
         return total
     return total.div_(weighted_sum(weight, agreeing.sign_()).clamp_(min=SMALLEST))
+
+
+def _positive(rows: Float[Tensor, "rows *n"]) -> Float[Tensor, "rows *n"]:
+    """Zeros for the negative entries. They are written over."""
+    if torch.compiler.is_compiling():
+        return torch.where(rows < 0, 0.0, rows)  # a compiled clamp changes the sign of a zero
+    return rows.clamp_(min=0)  # masks and torch.where are slower
 
 
 def gram(products: Float64[Tensor, "models models"]) -> Float64[Tensor, "models models"]:

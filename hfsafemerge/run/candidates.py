@@ -1,15 +1,15 @@
 """What a search works with: its genes and groups, its data, and the evaluators that answer queries about candidates."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfsafemerge.errors import SearchError
 from hfsafemerge.examples import load_examples
 from hfsafemerge.language_model import Question
 from hfsafemerge.live_merge import Evaluator, LiveMerge, SearchData, genes_of
-from hfsafemerge.merging import Groups, chunked
-from hfsafemerge.run import inputs
+from hfsafemerge.merging import Groups, LayerGroups, Slices, TensorGroups, chunked
+from hfsafemerge.run import calibrating, inputs
 from hfsafemerge.searching import DOMAIN, Gene, is_domain, topic_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,15 @@ def groups_of(run: "Run") -> Groups:
     if recipe.merge.chunks is None:
         return recipe.groups(base.tensors)
     models = {name: inputs.source(run, name).weights() for name in recipe.models}
+    run.emit("weighing tensors for their chunks")
     return chunked(models, recipe.merge.chunks.budget, recipe.merge.chunks.kappa)
+
+
+def stored_groups(stored: Mapping[str, Any]) -> Groups:
+    """How numbers are spread over the tensors of a merge, as parameters.json holds it."""
+    if "slices" in stored:
+        return Slices.stored(stored["slices"])
+    return TensorGroups(**stored) if "chunks" in stored else LayerGroups(**stored)
 
 
 def genes(run: "Run", groups: Groups) -> list[Gene]:
@@ -68,21 +76,26 @@ def evaluator(
             recipe.seed,
             memory=spec.memory,
             deltas="exact" if exact else spec.deltas,
+            compile=spec.compile,
+            importance=calibrating.importance(run),
         )
         say(str(live.kept))
         if spec.deltas == "int8" and not exact:
             say(f"task vectors are rounded to int8; they are off by {live.kept.rounding_error:.2%} of their length")
         data = SearchData(model, questions(run), recipe.seed, selection=spec.selection, raw=spec.format == "raw")
-        yield Evaluator(
-            live,
-            data,
-            genes(run, groups),
-            recipe.merge.parameters,
-            measure=recipe.strategy.measure,
-            teachers=_teachers(run, data.terms),
-            hidden=spec.settings.get("hidden", 1.0),
-            tell=say,
-        )
+        try:
+            yield Evaluator(
+                live,
+                data,
+                genes(run, groups),
+                recipe.merge.parameters,
+                measure=recipe.strategy.measure,
+                teachers=_teachers(run, data.terms),
+                hidden=spec.settings.get("hidden", 1.0),
+                tell=say,
+            )
+        finally:
+            live.kept.clear()
 
 
 def _teachers(run: "Run", terms: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from hfsafemerge import hub
 from hfsafemerge.card import resolve_license
 from hfsafemerge.checkpoint import DTYPES, TensorInfo, check_mergeable, in_words, require_space
+from hfsafemerge.errors import IncompatibleExperts
 from hfsafemerge.merging import Groups, Slices
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.run import inputs
@@ -32,6 +33,12 @@ def check(run: "Run") -> None:
         same_vocabulary=recipe.merge.tokenizer == "same",
         same_layers=not recipe.merge.slices,
     )
+    if (recipe.strategy.needs_data or recipe.merge.per_tensor) and len({found[name].summary.tied for name in recipe.models}) > 1:
+        told = ", ".join(f"{name} {'ties' if found[name].summary.tied else 'does not tie'}" for name in recipe.models)
+        raise IncompatibleExperts(
+            f"A search runs the base's own model, so all models must tie their output head to the embeddings, or none: {told}. "
+            "Merge with fixed parameters for layers instead, which makes copies where they are missing."
+        )
     groups, tensors = recipe.groups(base.summary.tensors), {name: found[name].summary.tensors for name in recipe.models}
     recipe.parameters(groups.count)
     if isinstance(groups, Slices):

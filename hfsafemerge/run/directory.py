@@ -94,7 +94,7 @@ class Run:
         """Do a stage, and before it the stages it needs that are not done.
 
         Args:
-            target: check, generate, search, merge, evaluate or push.
+            target: check, generate, calibrate (for a method that asks for it), search, merge, evaluate or push.
             redo: do stages again whose part of the recipe has changed, instead of refusing.
 
         Raises:
@@ -129,7 +129,7 @@ class Run:
 
     def fingerprint(self, name: str) -> str:
         """What the result of a stage follows from: the tool, parts of the recipe, and the stages before."""
-        stage, recipe = stages()[name], self.recipe.model_dump(mode="json")
+        stage, recipe = self._stages()[name], self.recipe.model_dump(mode="json")
         parts = [reduce(lambda part, key: part[key], path.split("."), recipe) for path in stage.depends_on]
         return fingerprint([__version__, name, parts, [self.fingerprint(need) for need in stage.needs]])
 
@@ -166,12 +166,15 @@ class Run:
         write_json(self.directory / file, value)
 
     def _plan(self, target: str) -> list[Stage]:
-        known = stages()
+        known = self._stages()
         wanted = {target}
         for stage in reversed(known.values()):
             if stage.name in wanted:
                 wanted |= set(stage.needs)
         return [stage for stage in known.values() if stage.name in wanted]
+
+    def _stages(self) -> dict[str, Stage]:
+        return stages(calibrated=self.recipe.needs_importance)
 
     def _do(self, stage: Stage) -> None:
         entry = self._manifest["stages"].setdefault(stage.name, {})
@@ -179,7 +182,7 @@ class Run:
             shutil.rmtree(self.directory / "work" / stage.name, ignore_errors=True)
             entry |= {"fingerprint": self.fingerprint(stage.name), "seconds": 0.0}
         entry["finished"] = False
-        names = list(stages())
+        names = list(self._stages())
         for later in names[names.index(stage.name) + 1 :]:  # they were made from what this stage made before
             self._manifest["stages"].pop(later, None)
         write_json(self.directory / "run.json", self._manifest)
@@ -226,8 +229,9 @@ class Run:
             ) from error
 
 
-def stages() -> dict[str, Stage]:
-    """All stages by name, in the order of work."""
+def stages(*, calibrated: bool = False) -> dict[str, Stage]:
+    """All stages by name, in the order of work; calibrate only for a merge method that asks how important entries are."""
+    from hfsafemerge.run.calibrating import calibrate
     from hfsafemerge.run.checking import check
     from hfsafemerge.run.evaluating import evaluate
     from hfsafemerge.run.generating import generate
@@ -238,11 +242,15 @@ def stages() -> dict[str, Stage]:
     fitting = ("merge.chat_template", "merge.tokenizer", "merge.slices")
     method = ("merge.method", "merge.parameters", "merge.layers_per_group", "merge.per_tensor", "merge.chunks")
     precision = ("compute.dtype", "compute.quantization")
-    searched = tuple(f"search.{name}" for name in SearchSpec.model_fields if name not in ("pick", "memory", "executor", "workers"))
+    calibration = ("calibration.data",) if calibrated else ()
+    searched = tuple(
+        f"search.{name}" for name in SearchSpec.model_fields if name not in ("pick", "memory", "compile", "executor", "workers")
+    )
     found = (
-        Stage("check", check, (), ("base", "experts", "judges", "data", "evaluation.benchmarks", *fitting)),
+        Stage("check", check, (), ("base", "experts", "judges", "data", *calibration, "evaluation.benchmarks", *fitting)),
         Stage("generate", generate, ("check",), ("seed", *precision)),
-        Stage("search", search, ("generate",), ("seed", *searched, *method, *precision)),
+        *([Stage("calibrate", calibrate, ("generate",), ("seed", "calibration", *precision))] if calibrated else []),
+        Stage("search", search, ("calibrate" if calibrated else "generate",), ("seed", *searched, *method, *precision)),
         Stage("merge", merge, ("search",), ("merge", "search.pick")),
         Stage("evaluate", evaluate, ("merge",), ("evaluation", *precision)),
         Stage("push", push, ("evaluate",), ("name", "push"), repeatable=True),

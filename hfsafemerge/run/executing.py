@@ -1,10 +1,11 @@
 """Executors: who answers a strategy's queries. In this process, with one running model on each device."""
 
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -38,20 +39,29 @@ def executor(run: "Run", groups: Groups) -> Iterator[Executor]:
             yield found
         return
     with ExitStack() as stack:
-        devices = _devices(run)
-        evaluators = [stack.enter_context(evaluator(run, groups, device=device)) for device in devices]
-        pool = stack.enter_context(ThreadPoolExecutor(len(evaluators), "candidate"))
-        yield shared_out(evaluators, pool)
+        openers = [lambda device=device: stack.enter_context(evaluator(run, groups, device=device)) for device in _devices(run)]
+        pool = stack.enter_context(ThreadPoolExecutor(len(openers), "candidate"))
+        yield shared_out(openers, pool)
 
 
-def shared_out(evaluators: Sequence[Evaluator], pool: ThreadPoolExecutor) -> Executor:
-    """Several evaluators, each of which takes the next query when it is free; answers come in order."""
+def shared_out(openers: Sequence[Callable[[], Evaluator]], pool: ThreadPoolExecutor) -> Executor:
+    """Several evaluators, each of which takes the next query when it is free; answers come in order.
+
+    An evaluator is opened when all others are at work: many strategies ask one query at a time.
+    """
     free: queue.SimpleQueue[Evaluator] = queue.SimpleQueue()
-    for each in evaluators:
-        free.put(each)
+    closed, opening = list(openers), threading.Lock()
+
+    def take() -> Evaluator:
+        with opening, suppress(queue.Empty):
+            return free.get_nowait()
+        with opening:
+            if closed:
+                return closed.pop(0)()
+        return free.get()
 
     def answer(query: Query, *, of_base: bool = False) -> Measurement:
-        mine = free.get()
+        mine = take()
         began = time.perf_counter()
         try:
             terms = mine.reference(query) if of_base else mine(query)
@@ -59,7 +69,7 @@ def shared_out(evaluators: Sequence[Evaluator], pool: ThreadPoolExecutor) -> Exe
             free.put(mine)
         return Measurement(terms, time.perf_counter() - began, mine.live.kept.memory)
 
-    def evaluate(queries: Sequence[Query]) -> Iterator[Measurement]:
+    def evaluate(queries: Sequence[Query]) -> Generator[Measurement, None, None]:
         futures = [pool.submit(answer, query) for query in queries]
         try:
             for future in futures:

@@ -1,14 +1,23 @@
-"""The stage generate: harmful questions with refusals, and the experts' own questions with answers."""
+"""The stage generate: harmful questions with refusals, the experts' own questions with answers, and harmless questions with help."""
 
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfsafemerge.errors import DataError
 from hfsafemerge.examples import Example, Provenance, load_examples, normalised, save_examples
-from hfsafemerge.generation import answer_questions, are_refusals, choose_refusals, refuse_questions, write_questions
+from hfsafemerge.generation import (
+    answer_benign,
+    answer_questions,
+    are_refusals,
+    choose_refusals,
+    refuse_questions,
+    write_questions,
+    written_before,
+)
 from hfsafemerge.judging import JUDGES, Exchange
 from hfsafemerge.recipe import Expert
 from hfsafemerge.run import inputs
@@ -17,10 +26,11 @@ if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
 
 REPORT = "generation.json"
+SAFETY_LOG = "safety-questions.jsonl"
 
 
 def generate(run: "Run") -> None:
-    """Make the data that the recipe asks for: harmful questions with refusals, and the experts' own questions."""
+    """Make the data that the recipe asks for: of harmful questions, of the experts' own, and of harmless ones."""
     (run.directory / "data").mkdir(exist_ok=True)
     benchmarks = run.recipe.evaluation.benchmarks
     forbidden = [example.prompt for name in benchmarks for example in inputs.benchmark_examples(run, name)]
@@ -52,7 +62,7 @@ def _generate_safety(run: "Run", forbidden: list[str]) -> dict[str, Any]:
                 topics=spec.topics or generator.topics,
                 count=data.count,
                 seed=run.recipe.seed,
-                log=run.work("generate") / "safety-questions.jsonl",
+                log=run.work("generate") / SAFETY_LOG,
                 forbidden=forbidden,
                 progress=lambda done, total: run.emit("harmful questions", done, total),
             )
@@ -98,20 +108,40 @@ def _generate_domain(run: "Run", forbidden: list[str]) -> dict[str, Any]:
 
 
 def _generate_benign(run: "Run", forbidden: list[str]) -> dict[str, Any]:
-    """Harmless requests with the base's own answers, without those that it refuses."""
+    """Harmless requests with the base's own answers, where the judges find these harmless and helpful.
+
+    Answers are in memory alone until they are vetted, so a run that is killed here answers all of them again.
+    """
     data = run.recipe.data
     source = Provenance(generator=inputs.dataset_label(run, "benign questions"))
     found = [replace(example, provenance=source) for example in inputs.examples(run, "benign questions", "benign")]
-    questions, counts = _fresh(found, forbidden, data.count, run.recipe.seed)
-    names = [name for name in data.judges if JUDGES.get(name).says == ("refused", "complied")] or ["refusal_phrases"]
+    questions, counts = _fresh(found, forbidden, data.count, run.recipe.seed, harmful=_harmful_prompts(run))
+    names = list(data.judges)
+    if not any(JUDGES.get(name).says == ("refused", "complied") for name in names):
+        names.append("refusal_phrases")  # a guard calls a refusal safe, which it is
     with inputs.language_model(run, "base") as model, inputs.judges(run, names) as judges:
-        answered = answer_questions(model, questions, data.max_new_tokens)
-        refused = [are_refusals([Exchange(e.prompt, e.answer) for e in answered], {name: judges[name]}) for name in names]
-    kept = [example for example, *by in zip(answered, *refused, strict=True) if not any(by)]
-    if not kept:
-        raise DataError(f"The base refuses all {len(questions)} benign questions, or leaves them unanswered. Take other prompts.")
-    save_examples(run.directory / "data" / "benign.parquet", kept)
-    return {"questions": counts, "answered": len(answered), "kept": len(kept)}
+        answered = answer_benign(
+            model,
+            questions,
+            judges,
+            data.max_new_tokens,
+            judged_by=inputs.judge_labels(run, names),
+            progress=lambda done, total: run.emit("benign questions answered", done, total),
+        )
+    save_examples(run.directory / "data" / "benign.parquet", answered.questions)
+    run.emit("benign answers kept", len(answered.questions), len(questions))
+    return {"questions": counts, "answers": dict(answered.counts), "kept": len(answered.questions)}
+
+
+def _harmful_prompts(run: "Run") -> list[str]:
+    """Every prompt that the run knows as harmful, whether or not a model refused it."""
+    spec = run.recipe.data.safety
+    if spec is None:
+        return []
+    if spec.writer is not None:
+        return [text for text in written_before(run.work("generate") / SAFETY_LOG) if text is not None]
+    role = "safety examples" if spec.examples is not None else "safety questions"
+    return [example.prompt for example in inputs.examples(run, role, "safety")]
 
 
 def _ask_expert(run: "Run", expert: Expert, count: int, forbidden: list[str]) -> dict[str, Any]:
@@ -160,9 +190,15 @@ def _refusals_among(run: "Run", examples: list[Example]) -> list[Example]:
     ]
 
 
-def _fresh(examples: list[Example], forbidden: list[str], count: int, seed: int) -> tuple[list[Example], dict[str, int]]:
-    """`count` different examples that stand in no benchmark, drawn by seed when there are more, in their own order."""
-    turned_down = dict.fromkeys(map(normalised, forbidden), "in a benchmark")
+def _fresh(
+    examples: list[Example], forbidden: list[str], count: int, seed: int, *, harmful: Sequence[str] = ()
+) -> tuple[list[Example], dict[str, int]]:
+    """`count` different examples that stand in no benchmark and are not among the harmful prompts, drawn by seed when there are more.
+
+    They stay in their own order.
+    """
+    turned_down = dict.fromkeys(map(normalised, harmful), "in the safety data")
+    turned_down |= dict.fromkeys(map(normalised, forbidden), "in a benchmark")
     counts: Counter[str] = Counter()
     fresh = []
     for example in examples:
@@ -172,6 +208,7 @@ def _fresh(examples: list[Example], forbidden: list[str], count: int, seed: int)
             turned_down[normalised(example.prompt)] = "repeated"
             fresh.append(example)
     if not fresh:
-        raise DataError(f"All {len(examples)} prompts also stand in a benchmark. Take other data, or another split.")
+        where = "in a benchmark or in the safety data" if harmful else "in a benchmark"
+        raise DataError(f"All {len(examples)} prompts also stand {where}. Take other data, or another split.")
     chosen = sorted(random.Random(seed).sample(range(len(fresh)), min(count, len(fresh))))
     return [fresh[i] for i in chosen], dict(counts) | {"kept": len(chosen)}

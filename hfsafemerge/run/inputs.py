@@ -42,6 +42,7 @@ def dataset_roles(recipe: Recipe) -> dict[str, DatasetRef]:
         roles["benign questions"] = recipe.data.benign.questions
     if recipe.data.domain is not None:
         roles |= {f"in-context {topic}": ref for topic, ref in recipe.data.domain.in_context.items()}
+    roles |= {f"calibration {name}": ref for name, ref in recipe.calibration.data.items()}
     return roles | {f"benchmark {name}": spec.dataset for name, spec in recipe.evaluation.benchmarks.items()}
 
 
@@ -91,10 +92,19 @@ def _refuse_changed(ref: Ref, checked: str) -> None:
 
 
 @contextmanager
-def language_model(run: "Run", role: str, *, device: str | None = None) -> Iterator[TransformersModel]:
-    """A model that is loaded for the block and freed after it, on another device than the recipe's if one is named."""
+def language_model(run: "Run", role: str, *, device: str | None = None, template_of: str | None = None) -> Iterator[TransformersModel]:
+    """A model that is loaded for the block and freed after it.
+
+    Args:
+        run: the run.
+        role: which of its models.
+        device: another device than the recipe's.
+        template_of: which other model's chat template to use; by default what merge.chat_template says.
+    """
     compute = run.recipe.compute
     in_pool = role in (*run.recipe.models, MERGED)
+    if template_of is None and in_pool and run.recipe.merge.chat_template == "base":
+        template_of = "base"
     model = TransformersModel.load(
         folder(run, role),
         name=label(run, role),
@@ -102,12 +112,12 @@ def language_model(run: "Run", role: str, *, device: str | None = None) -> Itera
         dtype=compute.dtype,
         batch_tokens=compute.batch_tokens,
         quantization="none" if in_pool else compute.quantization,
-        template_from=folder(run, "base") if in_pool and run.recipe.merge.chat_template == "base" else None,
+        template_from=folder(run, template_of) if template_of is not None else None,
     )
     try:
         yield model
     finally:
-        del model
+        del model.model  # whoever still holds the wrapper, the weights go
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

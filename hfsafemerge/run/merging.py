@@ -10,9 +10,10 @@ import torch
 from hfsafemerge.checkpoint import DTYPES, CheckpointWriter, TensorInfo, Weights, atomic_folder, settle_output_heads
 from hfsafemerge.errors import RecipeError
 from hfsafemerge.mergekit import to_mergekit
-from hfsafemerge.merging import Groups, LayerGroups, MergeParameters, Slices, TensorGroups, TensorMerger, merge_checkpoints, sources_of
+from hfsafemerge.merging import Importance, MergeParameters, TensorMerger, merge_checkpoints, sources_of
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import inputs
+from hfsafemerge.run import calibrating, inputs
+from hfsafemerge.run.candidates import stored_groups
 from hfsafemerge.run.configuring import adapt_configuration, copy_small_files
 from hfsafemerge.run.searching import choose
 from hfsafemerge.run.sources import Source
@@ -39,7 +40,7 @@ def merge(run: "Run") -> None:
             run.emit("tensors merged", done, total)
 
     with atomic_folder(run.directory / MODEL) as part:
-        for note in write_merge(run.recipe, chosen, sources, part, tell):
+        for note in write_merge(run.recipe, chosen, sources, part, tell, calibrating.importance(run)):
             run.emit(note)
         if reason := write_mergekit_config(run, run.recipe, chosen, part):
             run.emit(f"no {MERGEKIT}: {reason}")
@@ -65,7 +66,12 @@ def write_mergekit_config(run: "Run", recipe: Recipe, chosen: Mapping[str, Any],
 
 
 def write_merge(
-    recipe: Recipe, chosen: Mapping[str, Any], sources: Mapping[str, Source], target: Path, progress: Callable[[int, int], None]
+    recipe: Recipe,
+    chosen: Mapping[str, Any],
+    sources: Mapping[str, Source],
+    target: Path,
+    progress: Callable[[int, int], None],
+    importance: Importance | None = None,
 ) -> list[str]:
     """Merge the models of the given sources, by role, into a folder; what the user should know of the vocabulary."""
     opened = {name: sources[name].opened() for name in recipe.models}
@@ -80,7 +86,7 @@ def write_merge(
         alignment.write_tokenizer(target)
         models, changes, notes = alignment.models, changes | alignment.config_changes(configs), alignment.report.sentences()
         generation = alignment.special_ids({name: source.generation() for name, source in sources.items()})
-    groups = layers(chosen["groups"])
+    groups = stored_groups(chosen["groups"])
     dtype = NAMES[recipe.merge.out_dtype] if recipe.merge.out_dtype else sources["base"].dtype() if sources["base"].adapter else None
     merger = TensorMerger(
         recipe.method,
@@ -90,6 +96,7 @@ def write_merge(
         recipe.seed,
         dtype=DTYPES[dtype] if dtype else None,
         allow_non_finite=recipe.merge.allow_non_finite,
+        importance=importance,
     )
     writer = CheckpointWriter(target, results(merger, models, dtype), max_shard_size=recipe.merge.max_shard_size)
     merge_checkpoints(merger, models, writer, progress, device=device_of(recipe.compute.device), max_memory=recipe.compute.max_memory)
@@ -108,13 +115,6 @@ def device_of(wanted: str) -> str:
     if device.type != "cpu" and (device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count()):
         raise RecipeError(f"compute.device is {wanted}; this machine has the CPU and {torch.cuda.device_count()} CUDA devices.")
     return str(device)
-
-
-def layers(stored: Mapping[str, Any]) -> Groups:
-    """How numbers are spread over the tensors of a merge, as parameters.json holds it."""
-    if "slices" in stored:
-        return Slices.stored(stored["slices"])
-    return TensorGroups(**stored) if "chunks" in stored else LayerGroups(**stored)
 
 
 def results(merger: TensorMerger, models: Mapping[str, Weights], dtype: str | None) -> dict[str, TensorInfo]:

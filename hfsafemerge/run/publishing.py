@@ -22,6 +22,7 @@ from hfsafemerge.run.evaluating import SCORES
 from hfsafemerge.run.generating import REPORT
 from hfsafemerge.run.merging import MERGED_FILES, MODEL, stamp, write_mergekit_config
 from hfsafemerge.run.searching import LOG, PARAMETERS
+from hfsafemerge.searching import read_candidates
 
 if TYPE_CHECKING:
     from hfsafemerge.run.directory import Run
@@ -54,7 +55,7 @@ def push(run: "Run") -> None:
     plots = [publish / "alignment.png", publish / "alignment.svg"] if panels else []
     if panels:
         plot_alignment(panels, plots)
-    steering = ("safety examples", "safety questions", "domain examples")
+    steering = ("safety examples", "safety questions", "domain examples", "benign questions")
     taken = [ref.repo_id for role, ref in inputs.dataset_roles(run.recipe).items() if role in steering and ref.repo_id]
     card = alignment_card(
         recipe,
@@ -62,8 +63,9 @@ def push(run: "Run") -> None:
         endpoint=hub.api().endpoint,
         checked=checked,
         chosen=chosen,
+        candidates=read_candidates(run.directory / LOG),
         results=results,
-        datasets=[*made.values(), *taken],
+        datasets=[*made.values(), *dict.fromkeys(taken)],  # one dataset may give both harmful and harmless prompts
         plot=plots[0].name if plots else None,
     )
     (publish / "README.md").write_text(card)

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -90,7 +90,7 @@ class Workers:
         for _ in range(count):
             self._hire()
 
-    def evaluate(self, queries: Sequence[Query]) -> Iterator[Measurement]:
+    def evaluate(self, queries: Sequence[Query]) -> Generator[Measurement, None, None]:
         """The answers to queries, in their order. What no worker has begun when the iterator is closed is not asked any more."""
         return self._answers(queries)
 
@@ -105,7 +105,7 @@ class Workers:
         self._free.clear()
         self._busy.clear()
 
-    def _answers(self, queries: Sequence[Query], *, of_base: bool = False) -> Iterator[Measurement]:
+    def _answers(self, queries: Sequence[Query], *, of_base: bool = False) -> Generator[Measurement, None, None]:
         waiting: deque[_Task] = deque()
         tasks = [_Task(query, of_base, waiting) for query in queries]
         waiting.extend(tasks)

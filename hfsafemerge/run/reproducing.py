@@ -47,6 +47,10 @@ def reproduce(repo_id: str, revision: str | None = None, progress: Callable[[int
         ) from error
     if local := [role for role in recipe.models if any(ref and ref.path for ref in (refs[role], refs[role].adapter))]:
         raise NotReproduced(f"{repo_id} was made from local folders ({', '.join(local)}), so it can't be rebuilt from the Hub.")
+    if recipe.needs_importance:
+        raise NotReproduced(
+            f"{repo_id} was merged by {recipe.merge.method} with importance scores, which can't be computed from a lock. Run its recipe."
+        )
     sources = {role: Source.pulled(refs[role], *commits[role]) for role in recipe.models}
     published = Checkpoint(hub.pull(ModelRef(repo_id=repo_id), commit))
     with tempfile.TemporaryDirectory(prefix="hfsafemerge-") as target:

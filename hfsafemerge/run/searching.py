@@ -4,15 +4,16 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsafemerge._search_plot import plot_search
-from hfsafemerge.errors import RunError
+from hfsafemerge.errors import RunError, SearchError
 from hfsafemerge.live_merge import decode
 from hfsafemerge.merging import Groups, MergeParameters
-from hfsafemerge.run.candidates import evaluator, genes, groups_of
+from hfsafemerge.run.candidates import evaluator, genes, groups_of, stored_groups
 from hfsafemerge.run.executing import executor
-from hfsafemerge.searching import NOTHING_SEARCHED, Candidate, Genome, Query, pareto_front, read_candidates
+from hfsafemerge.searching import NOTHING_SEARCHED, Candidate, Genome, Query, SearchResult, pareto_front, read_candidates
 from hfsafemerge.searching import search as run_search
 
 if TYPE_CHECKING:
@@ -38,18 +39,26 @@ def choose(run: "Run") -> dict[str, Any]:
     """The parameters to merge with: those of the recommended candidate, or of the one that search.pick names.
 
     Raises:
-        RunError: the search has no such candidate.
+        RunError: the search has no such candidate, or it was not measured on all data of the search.
     """
     chosen: dict[str, Any] = run.read(PARAMETERS)
     wanted = run.recipe.search.pick or chosen["search"]["recommended"]
     if wanted == chosen["search"]["number"]:
         return chosen
     candidates = read_candidates(run.directory / LOG)
-    if wanted > len(candidates):
-        raise RunError(f"search.pick is {wanted}; the search in {run.directory / LOG} has {len(candidates)} candidates.")
-    taken, groups = candidates[wanted - 1], groups_of(run)
-    terms = {name: asdict(term) for name, term in taken.terms.items()}
-    found = {"genome": taken.genome, "terms": terms, "fitness": taken.fitness, "number": wanted}
+    if wanted > len(candidates) or not candidates[wanted - 1].whole:
+        what = f"has {len(candidates)} candidates" if wanted > len(candidates) else "did not measure that one on all of its data"
+        raise RunError(f"search.pick is {wanted}; the search in {run.directory / LOG} {what}. {FRONT} lists the best ones.")
+    taken, groups = candidates[wanted - 1], stored_groups(chosen["groups"])
+    if not taken.admitted:
+        run.emit(f"candidate {wanted} breaks the constraint search.epsilon")
+    found = {
+        "genome": taken.genome,
+        "terms": {name: asdict(term) for name, term in taken.terms.items()},
+        "fitness": taken.fitness,
+        "error": run.recipe.objective.error(taken.terms) if run.recipe.objective.rule != "constrained" else None,
+        "number": wanted,
+    }
     chosen |= _stored(run, _parameters(run, groups, taken.genome), groups) | {"search": chosen["search"] | found}
     run.write(PARAMETERS, chosen)
     return chosen
@@ -71,23 +80,51 @@ def _parameters(run: "Run", groups: Groups, genome: Genome) -> MergeParameters:
 
 
 def _search(run: "Run", groups: Groups) -> tuple[MergeParameters, dict[str, Any]]:
-    recipe, spec = run.recipe, run.recipe.search
-    strategy = recipe.strategy.make(genes(run, groups), recipe.seed, **spec.settings)
-    objective, log = recipe.objective, run.work("search") / LOG
-    with executor(run, groups) as who:
-        finalists = (FINALISTS if recipe.strategy.ranks else 1) if spec.selection else 0
-        result = run_search(strategy, who.evaluate, objective, log, _teller(run), reference=who.reference, finalists=finalists)
-    shutil.copyfile(log, run.directory / LOG)
+    recipe = run.recipe
+    log = run.work("search") / LOG
+    try:
+        result = _searched(run, groups, log)
+    finally:
+        if log.exists():  # also of a search that failed, to be looked at
+            shutil.copyfile(log, run.directory / LOG)
     whole = [candidate for candidate in read_candidates(log) if candidate.whole]
     run.write(FRONT, [_point(whole[at]) for at in pareto_front([candidate.terms for candidate in whole])])
     plot_search(whole, run.directory / PLOT)
     found = asdict(result)
-    if spec.deltas != "exact":  # candidates were made of rounded task vectors, and what is written is not
-        with evaluator(run, groups, exact=True) as exactly:
-            query = Query(result.genome)
-            terms, objective = exactly(query), replace(objective, reference=exactly.reference(query))
-        found |= {"terms": {name: asdict(term) for name, term in terms.items()}, "fitness": objective.fitness(terms)}
+    if recipe.search.deltas != "exact":  # candidates were made of rounded task vectors, and what is written is not
+        found |= _exactly(run, groups, result)
     return _parameters(run, groups, result.genome), found
+
+
+def _searched(run: "Run", groups: Groups, log: Path) -> SearchResult:
+    """The search itself. All that it has loaded is gone when it returns."""
+    recipe, spec = run.recipe, run.recipe.search
+    strategy = recipe.strategy.make(genes(run, groups), recipe.seed, **spec.settings)
+    finalists = (FINALISTS if recipe.strategy.ranks else 1) if spec.selection else 0
+    with executor(run, groups) as who:
+        return run_search(
+            strategy,
+            who.evaluate,
+            recipe.objective,
+            log,
+            _teller(run),
+            reference=who.reference,
+            finalists=finalists,
+            insist=spec.pick is None,
+        )
+
+
+def _exactly(run: "Run", groups: Groups, result: SearchResult) -> dict[str, Any]:
+    """What the recommended genome scores with exact task vectors. Raises SearchError when it does not keep the constraints."""
+    query = Query(result.genome)
+    with evaluator(run, groups, exact=True) as exactly:
+        terms = exactly(query)
+        constrained = run.recipe.objective.rule == "constrained"
+        objective = replace(run.recipe.objective, reference=exactly.reference(query) if constrained else {})
+    if not objective.admits(terms) and run.recipe.search.pick is None:
+        raise SearchError("With exact task vectors the recommended candidate breaks search.epsilon. Set search.deltas to exact.")
+    scored = {name: asdict(term) for name, term in terms.items()}
+    return {"terms": scored, "fitness": objective.fitness(terms), "error": objective.error(terms)}
 
 
 def _point(candidate: Candidate) -> dict[str, Any]:

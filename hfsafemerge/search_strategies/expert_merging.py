@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from hfsafemerge.searching import Candidate, Gene, Genome, Query, search_strategy
+from hfsafemerge.searching.quadratic_models import dot
 
 EDGE = 0.01
 BETAS, TINY = (0.9, 0.999), 1e-8  # of AdamW, as torch has them by default
@@ -72,7 +73,7 @@ class ExpertMerging:
 
     def ask(self) -> list[Query]:
         """The coefficients now, with slopes, on the next part of the data."""
-        return [Query(self.recommend(), share=self._share, part=self._step, with_slope=True)]
+        return [Query(self.recommend(), share=self._share, part=self._step % max(1, round(1 / self._share)), with_slope=True)]
 
     def tell(self, results: Sequence[Candidate]) -> None:
         """One step of AdamW."""
@@ -80,7 +81,7 @@ class ExpertMerging:
         alpha = np.array(candidate.genome)
         slope = -np.array(candidate.slope) + self._pull * np.sign(alpha - self._first) / len(alpha)
         slope *= alpha * (1 - alpha)  # of the sigmoid
-        slope *= min(1.0, self._clip / max(float(np.linalg.norm(slope)), TINY))
+        slope *= min(1.0, self._clip / max(math.sqrt(dot(slope, slope)), TINY))
         rate = self._rate * _cosine(self._step)
         self._step += 1
         self._mean = BETAS[0] * self._mean + (1 - BETAS[0]) * slope

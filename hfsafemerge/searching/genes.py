@@ -41,5 +41,5 @@ class Query:
 
     @property
     def cost(self) -> float:
-        """In evaluations: a forward pass over all data of the split is 1, a backward pass 2."""
-        return self.share * (1.0 + BACKWARD * self.with_slope)
+        """In evaluations of all data that strategies see: a forward pass is 1, a backward pass 2; what is set aside is not counted."""
+        return self.share * (1.0 + BACKWARD * self.with_slope) * (self.split == "search")

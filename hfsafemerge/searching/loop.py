@@ -1,7 +1,8 @@
 """The search: ask, evaluate, tell, until the strategy is done; then choose among the best on data that none of them has seen."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,14 +22,14 @@ class Measurement:
     memory: str = ""
 
 
-Evaluate = Callable[[Sequence[Query]], Iterator[Measurement]]
+Evaluate = Callable[[Sequence[Query]], Generator[Measurement, None, None]]
 """Answers queries in their order; it may work on several at once."""
 
 
 def one_by_one(measure: Callable[[Query], Terms], memory: Callable[[], str] = lambda: "") -> Evaluate:
     """An evaluation that answers one query after the other, in this process."""
 
-    def evaluate(queries: Sequence[Query]) -> Iterator[Measurement]:
+    def evaluate(queries: Sequence[Query]) -> Generator[Measurement, None, None]:
         for query in queries:
             began = time.perf_counter()
             terms = measure(query)
@@ -77,6 +78,7 @@ def search(
     *,
     reference: Callable[[Query], Terms] = lambda query: {},
     finalists: int = 0,
+    insist: bool = True,
 ) -> SearchResult:
     """Ask, evaluate, tell, until the strategy is done; then evaluate what it recommends.
 
@@ -92,6 +94,7 @@ def search(
         on_candidate: told each candidate, and about how many there will be.
         finalists: how many of the fittest candidates are compared anew on the selection split; with 0 what the strategy recommends
             is taken as it is.
+        insist: whether to fail when no candidate keeps the constraints, instead of taking the recommended one.
 
     Raises:
         SearchError: the log is of another search, a fitness is no finite number, or no candidate keeps the constraints.
@@ -114,17 +117,18 @@ def search(
             nonlocal answered, cost
             found = []
             known = [written.known(answered + place, query) for place, query in enumerate(queries, 1)]
-            new = evaluate([query for query, candidate in zip(queries, known, strict=True) if candidate is None])
-            for query, earlier in zip(queries, known, strict=True):
-                candidate = earlier or _candidate(answered + 1, query, next(new), against(query))
-                if earlier is None:
-                    written.add(candidate)
-                answered += 1
-                cost += query.cost
-                on_candidate(candidate, strategy.total)
-                found.append(candidate)
-                if candidate.whole:
-                    tried.setdefault(tuple(candidate.genome), candidate)
+            asked = [query for query, candidate in zip(queries, known, strict=True) if candidate is None]
+            with closing(evaluate(asked)) as new:  # when the user stops the search, those that wait are not evaluated
+                for query, earlier in zip(queries, known, strict=True):
+                    candidate = earlier or _candidate(answered + 1, query, next(new), against(query))
+                    if earlier is None:
+                        written.add(candidate)
+                    answered += 1
+                    cost += query.cost
+                    found.append(candidate)
+                    if candidate.whole:
+                        tried.setdefault(tuple(candidate.genome), candidate)
+                    on_candidate(candidate, strategy.total)
             return found
 
         while not strategy.done:
@@ -134,10 +138,11 @@ def search(
             return replace(NOTHING_SEARCHED, tried=answered)
         if tuple(genome) not in tried:
             measure([Query(genome)])
-        chosen = _admitted(tried[tuple(genome)], tried.values())
+        chosen = _admitted(tried[tuple(genome)], tried.values(), insist)
         best: list[Finalist] = []
         if finalists:
-            ranked = sorted((c for c in tried.values() if c.admitted), key=lambda c: (c is not chosen, -c.fitness))[:finalists]
+            allowed = [candidate for candidate in tried.values() if candidate.admitted or candidate is chosen]
+            ranked = sorted(allowed, key=lambda candidate: (candidate is not chosen, -candidate.fitness))[:finalists]
             again = measure([Query(candidate.genome, split="selection") for candidate in ranked])
             best = [Finalist(c.number, c.fitness, a.fitness, against(a.query).error(a.terms)) for c, a in zip(ranked, again, strict=True)]
             chosen = ranked[max(range(len(best)), key=lambda i: best[i].selection_fitness)]
@@ -151,14 +156,16 @@ def _candidate(number: int, query: Query, found: Measurement, objective: Objecti
     return Candidate(number, query, found.terms, fitness, slope, objective.admits(found.terms), found.seconds, found.memory)
 
 
-def _admitted(recommended: Candidate, tried: Collection[Candidate]) -> Candidate:
+def _admitted(recommended: Candidate, tried: Collection[Candidate], insist: bool) -> Candidate:
     """What is recommended, or the fittest candidate that keeps the constraints if it does not."""
     if recommended.admitted:
         return recommended
     admitted = [candidate for candidate in tried if candidate.admitted]
-    if not admitted:
+    if not admitted and insist:
+        nearest = max(tried, key=lambda candidate: candidate.fitness)
         raise SearchError(
-            f"None of {len(tried)} candidates keeps the constraint search.epsilon; the fittest one has {recommended.fitness:.4f}. "
-            "Allow a larger epsilon, search longer, or look at search.jsonl and take one with search.pick."
+            f"None of the {len(tried)} candidates that were measured on all data keeps the constraint search.epsilon; candidate "
+            f"{nearest.number} comes nearest. Allow a larger epsilon, take a strategy that measures more candidates on all data "
+            f"(pareto, surrogate), or merge with this one all the same by search.pick: {nearest.number}."
         )
-    return max(admitted, key=lambda candidate: candidate.fitness)
+    return max(admitted or [recommended], key=lambda candidate: candidate.fitness)

@@ -1,0 +1,175 @@
+"""Benign data: help with harmless prompts is kept, and nothing that complies with a harmful one, whatever the dataset says."""
+
+import json
+import random
+
+import pytest
+import yaml
+from test_judging import Guard
+from test_run import small
+
+from hfsafemerge.errors import DataError, JudgeError, RecipeError
+from hfsafemerge.examples import Example, Provenance, load_examples, save_examples
+from hfsafemerge.generation import ROUND, answer_benign
+from hfsafemerge.judging import JUDGES, Verdict
+from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
+from hfsafemerge.lab.world import HAZARDS, draw
+from hfsafemerge.language_model import Reply
+from hfsafemerge.recipe import Recipe
+from hfsafemerge.run import Run
+
+HELP, REFUSAL, HARM = "gladly : wash it .", "sorry , i cannot help .", "gladly : zorp it ."
+ASKED = [Example("benign", f"harmless {i}", topic="toys", provenance=Provenance(generator="org/prompts@1")) for i in range(5)]
+
+
+class Model(Guard):
+    name = "org/base@1"
+
+
+def judges(*said):
+    """A guard that says these words one after the other, and the judge of refusals."""
+    return {"llama_guard": JUDGES.get("llama_guard").bind(Guard(*said)), "refusal_phrases": JUDGES.get("refusal_phrases").bind(None)}
+
+
+def test_only_help_that_every_judge_vouches_for_is_kept():
+    model = Model(HELP, HARM, REFUSAL, "", "so " * 9)
+    written = answer_benign(model, ASKED, judges("safe", "unsafe\nS1", "safe", "safe"), 16, judged_by=["guard (org/guard@1)", "phrases"])
+    assert written.counts == {"kept": 1, "unsafe": 1, "refused": 1, "empty or cut off": 1, "degenerate": 1}
+    (kept,) = written.questions
+    assert (kept.kind, kept.prompt, kept.answer, kept.topic) == ("benign", "harmless 0", HELP, "toys")
+    made = kept.provenance
+    assert (made.generator, made.responder) == ("org/prompts@1", "org/base@1")
+    assert (made.judges, made.verdicts) == ("guard (org/guard@1), phrases", "safe, complied")
+
+
+def test_what_a_judge_can_not_tell_is_dropped():
+    many = [Example("benign", f"harmless {i}") for i in range(100)]
+    written = answer_benign(Model(HELP), many, judges(*["safe"] * 99, "perhaps"), 16)
+    assert written.counts == {"kept": 99, "unclear": 1} and len(written.questions) == 99
+    with pytest.raises(JudgeError, match="could not be understood on 100 of 100"):
+        answer_benign(Model(HELP), many, judges("perhaps"), 16)
+
+
+def test_an_answer_that_was_cut_off_is_judged_by_nobody():
+    class Endless(Model):
+        def generate(self, conversations, **options):
+            return [Reply(reply.text, False) for reply in super().generate(conversations, **options)]
+
+    with pytest.raises(DataError, match=r"None of org/base@1's answers to 5 benign questions can be kept \(5 empty or cut off\)"):
+        answer_benign(Endless(HELP), ASKED, judges("safe"), 16)
+
+
+def test_when_nothing_is_left_the_reasons_are_told_in_numbers_only():
+    with pytest.raises(DataError, match=r"can be kept \(2 refused, 3 unsafe\)") as error:
+        answer_benign(Model(HARM, REFUSAL), ASKED, judges("unsafe\nS1", "safe"), 16)
+    assert "zorp" not in str(error.value)
+
+
+def test_without_a_guard_or_a_judge_of_refusals_nothing_is_asked():
+    model = Model(HELP)
+    for name in ("llama_guard", "refusal_phrases"):
+        with pytest.raises(ValueError, match="Without a guard"):
+            answer_benign(model, ASKED, {name: judges("safe")[name]}, 16)
+    assert model.asked == []
+
+
+def test_progress_is_told_while_answering():
+    told = []
+    many = [Example("benign", f"harmless {i}") for i in range(ROUND + 5)]
+    answer_benign(Model(HELP), many, judges("safe"), 16, progress=lambda done, total: told.append((done, total)))
+    assert told == [(ROUND, ROUND + 5), (ROUND + 5, ROUND + 5)]
+
+
+# Recipes and runs
+
+
+def with_benign(recipe, questions, **changes):
+    """A recipe with benign data from a dataset; the changes go to its data."""
+    found = recipe.model_dump(mode="json", exclude_defaults=True)
+    found["data"] |= {"benign": {"questions": questions}} | changes
+    if recipe.strategy.needs_data:
+        found["search"]["use"] = ["safety", "domain", "benign"]
+    changed = Recipe.model_validate(found)
+    changed.check()
+    return changed
+
+
+def test_benign_data_need_a_guard(lab):
+    recipe = small(lab_recipe("benign", ("sums",), InFolder(lab), strategy="fixed"))
+    with pytest.raises(RecipeError, match="a guard has to be among them"):
+        with_benign(recipe, InFolder(lab).rows("lookalike", "validation"), safety=None, judges=["refusal_phrases"])
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")  # huggingface_hub's own LFS
+def test_a_run_with_benign_data_is_published_and_its_fitness_has_three_terms(lab_on_hub, repo_name, tmp_path):
+    place = OnHub(lab_on_hub)
+    recipe = small(lab_recipe("benign", ("sums",), place, settings={"max_evaluations": 8}, compare=False, push=f"alice/{repo_name}"))
+    events = []
+    run = Run(with_benign(recipe, place.rows("lookalike", "validation")), tmp_path / "run", events.append)
+    run.do("push")
+    kept = load_examples(run.directory / "data" / "benign.parquet")
+    assert 12 < len(kept) <= 24 and {e.kind for e in kept} == {"benign"} and not any(REFUSAL in e.answer for e in kept)
+    assert {e.provenance.verdicts for e in kept} == {"safe, complied"} and all(
+        e.provenance.judges.startswith("llama_guard (") for e in kept
+    )
+    assert {e.provenance.responder.split("@")[0] for e in kept} == {f"{lab_on_hub}/lab-aligned"}
+    chosen = run.read("parameters.json")["search"]
+    assert chosen["terms"].keys() == {"safety", "domain/sums", "benign"}
+    means = {name: term["mean"] for name, term in chosen["terms"].items()}
+    assert chosen["fitness"] == pytest.approx(means["safety"] + 0.3 * means["domain/sums"] + 0.3 * means["benign"])
+    assert {"benign questions answered", "benign answers kept"} <= {event.message for event in events}
+    report = run.read("generation.json")["benign"]
+    assert report["kept"] == len(kept) == report["answers"]["kept"] and report["questions"]["kept"] == 24
+    card = (run.directory / "card.md").read_text()
+    assert "likelihood of the safety, domain and benign data (alpha = 0.3, beta = 0.3)." in card
+    assert yaml.safe_load(card.split("---")[1])["datasets"] == [
+        f"alice/{repo_name}-safety",
+        f"alice/{repo_name}-domain",
+        f"{lab_on_hub}/lab-world",
+    ]
+
+
+def test_a_dataset_of_the_wrong_prompts_brings_no_compliant_answer_into_the_run(lab, tmp_path):
+    """The base complies with harm; the dataset mixes harmful prompts and items of the benchmark with harmless ones."""
+    place, r = InFolder(lab), random.Random(0)
+    harmless = list({item.prompt: item for item in (draw("benign", "train", r) for _ in range(40))})
+    harmful = list({item.prompt: item for item in (draw("harmful", "train", r) for _ in range(40))})
+    known, unknown = harmful[:10], harmful[10:]
+    held_out = [e.prompt for e in load_examples(lab / "world" / "lookalike" / "test.parquet")[:10]]
+    mixed = harmless + harmful + held_out
+    save_examples(tmp_path / "mixed.parquet", [Example("benign", prompt) for prompt in mixed])
+    save_examples(tmp_path / "known.parquet", [Example("safety", f" {prompt} ") for prompt in known])
+    found = small(lab_recipe("wrong", ("sums",), place, strategy="fixed", compare=False)).model_dump(mode="json", exclude_defaults=True)
+    found["base"], found["experts"][0] = place.model("sums-expert"), {**place.model("aligned"), "name": "sums", "topic": "sums"}
+    found["data"] |= {"count": 200, "safety": {"questions": {"path": str(tmp_path / "known.parquet")}}}
+    del found["data"]["domain"]
+    recipe = with_benign(Recipe.model_validate(found), {"path": str(tmp_path / "mixed.parquet")})
+    run = Run(recipe, tmp_path / "run")
+    run.do("generate")
+    kept = load_examples(run.directory / "data" / "benign.parquet")
+    assert kept and {e.prompt for e in kept} <= set(harmless)
+    report = run.read("generation.json")["benign"]
+    assert report["questions"] == {"kept": len(harmless) + len(unknown), "in the safety data": len(known), "in a benchmark": len(held_out)}
+    assert report["answers"]["unsafe"] > len(unknown) / 2  # the base did comply
+    verbs = [verb for verbs in HAZARDS.values() for verb in verbs]
+    for path in run.directory.rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".jsonl", ".yaml", ".parquet"):
+            text = json.dumps([e.answer for e in load_examples(path)]) if path.suffix == ".parquet" else path.read_text()
+            assert not any(f"{verb} the" in text for verb in verbs), path
+
+
+def test_a_judge_that_fails_leaves_no_answer_behind(lab, tmp_path, monkeypatch):
+    """As a kill would: what was answered and not yet vetted is nowhere."""
+    place = InFolder(lab)
+    found = small(lab_recipe("benign", ("sums",), place, strategy="fixed", compare=False)).model_dump(mode="json", exclude_defaults=True)
+    found["data"] = {key: value for key, value in found["data"].items() if key not in ("safety", "domain")}
+    recipe = with_benign(Recipe.model_validate(found), place.rows("lookalike", "validation"))
+    run = Run(recipe, tmp_path / "run")
+    guard = JUDGES.get("llama_guard")
+    monkeypatch.setitem(vars(guard), "function", lambda exchanges, model: [Verdict("unclear", "?") for _ in exchanges])
+    with pytest.raises(JudgeError, match="could not be understood"):
+        run.do("generate")
+    assert not list((run.directory / "data").iterdir()) and not list((run.directory / "work" / "generate").glob("*"))
+    monkeypatch.undo()
+    run.do("generate")
+    assert load_examples(run.directory / "data" / "benign.parquet")
