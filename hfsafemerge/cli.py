@@ -174,7 +174,8 @@ def search(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = Fa
     run = _do("search", recipe, directory, redo)
     if run.recipe.strategy.needs_data:
         front = run.read("front.json")
-        out.table([{"candidate": point["number"], "fitness": point["fitness"], **point["terms"]} for point in front])
+        rows = [{"candidate": point["number"], "fitness": point["fitness"], **point["terms"]} for point in front]
+        out.table([{name: round(value, 4) for name, value in row.items()} for row in rows])
         out.hint(f"the front of {len(front)} candidates; merge with another one by `hfsafemerge merge {recipe} --pick NUMBER`")
     else:
         out.dict(run.read("parameters.json"))
