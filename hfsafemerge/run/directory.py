@@ -121,7 +121,7 @@ class Run:
     def is_done(self, name: str) -> bool:
         """Whether a stage is done for this recipe."""
         known = self._manifest["stages"].get(name, {})
-        return bool(known.get("finished")) and known["fingerprint"] == self.fingerprint(name)
+        return bool(known.get("finished")) and name in self._stages() and known["fingerprint"] == self.fingerprint(name)
 
     def seconds(self) -> dict[str, float]:
         """The time that each finished stage took, over all attempts."""
