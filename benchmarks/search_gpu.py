@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hfsafemerge.checkpoint import TensorInfo, Weights
+from hfsafemerge.checkpoint import TensorInfo
 from hfsafemerge.language_model import Batch, TransformersModel
 from hfsafemerge.live_merge import LiveMerge
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups, resolve_parameters
@@ -30,7 +30,7 @@ ROWS, TOKENS, ANSWER = 64, 128, 48
 TIMED = ("linear", "task_arithmetic", "dare_ties", "ties")
 
 
-class RandomWeights(Weights):
+class RandomWeights:
     """A checkpoint whose tensors are drawn on the device when they are read: the base's, and a tenth of their spread of noise."""
 
     def __init__(self, shapes: dict[str, torch.Size], seed: int, device: str) -> None:
