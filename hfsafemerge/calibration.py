@@ -107,7 +107,7 @@ class AbsoluteGradients:
 
         handles = []
         for name, parameter in self._parameters.items():
-            handles.append(parameter.register_post_accumulate_grad_hook(hook(self._sums[name])))  # type: ignore[no-untyped-call]
+            handles.append(parameter.register_post_accumulate_grad_hook(hook(self._sums[name])))  # type: ignore[no-untyped-call]  # torch has no types for it
         try:
             yield
         finally:

@@ -1,0 +1,188 @@
+"""What is wrong with a recipe as a whole: parts that do not fit together, told before anything is downloaded."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hfsafemerge._recipe_parts import DatasetRef, JudgeSpec
+from hfsafemerge.errors import RecipeError
+from hfsafemerge.judging import JUDGES
+from hfsafemerge.live_merge import genes_of
+from hfsafemerge.registry import unknown_name
+
+if TYPE_CHECKING:
+    from hfsafemerge.recipe import Recipe
+
+MERGED = "merged"  # the name of what a recipe makes, beside those of its models
+
+
+def check_recipe(recipe: "Recipe") -> None:
+    """Check all that can be checked without a download.
+
+    Raises:
+        RecipeError: parts that do not fit together.
+        UnknownName: a method, strategy, generator or judge that is not registered.
+    """
+    recipe.method.check_expert_count(len(recipe.experts))
+    names = [*recipe.models, MERGED]
+    if len(set(names)) < len(names):
+        raise RecipeError(
+            f"Two models go by one name: {', '.join(names)}. Give the experts different names (and not 'base' or '{MERGED}')."
+        )
+    _check_merge(recipe)
+    recipe.strategy.check(recipe.merge.method, recipe.search.settings)
+    recipe.parameters(_groups_given(recipe.merge.parameters))
+    if recipe.strategy.needs_data:
+        _check_search(recipe)
+    if recipe.needs_importance:
+        _check_calibration(recipe)
+    _check_data(recipe)
+    for name in {*recipe.judges, *recipe.data.judges, *(j for b in recipe.evaluation.benchmarks.values() for j in b.judges)}:
+        JUDGES.get(name)
+    for benchmark in recipe.benchmarks:
+        for judge in benchmark.judges:
+            benchmark.metric(judge)
+            _check_judge(recipe, judge, f"evaluation.benchmarks.{benchmark.name}")
+    _check_no_benchmark_steers(recipe)
+
+
+def _check_merge(recipe: "Recipe") -> None:
+    known = ["same", "base", "union", *(expert.label for expert in recipe.experts)]
+    if recipe.merge.tokenizer not in known:
+        raise RecipeError(f"merge.tokenizer: {unknown_name('tokenizer', recipe.merge.tokenizer, known)}")
+    if recipe.merge.tokenizer not in ("same", "base", "union") and recipe.merge.chat_template == "base":
+        raise RecipeError(
+            f"merge.chat_template: base does not go with the tokenizer of {recipe.merge.tokenizer}, which brings its own. "
+            "Choose same, or write the template out."
+        )
+    if recipe.merge.tokenizer == "same" and (recipe.merge.tokens or recipe.merge.pad_to_multiple_of):
+        raise RecipeError("merge.tokens and merge.pad_to_multiple_of change the embeddings; say with merge.tokenizer whose they are.")
+    for token, spec in recipe.merge.tokens.items():
+        if spec.model not in (None, "zero", *recipe.models):
+            raise RecipeError(f"merge.tokens.{token}: {unknown_name('model', str(spec.model), ['zero', *recipe.models])}")
+    ways = {"slices": recipe.merge.slices, "layers_per_group": recipe.merge.layers_per_group, "per_tensor": recipe.merge.per_tensor}
+    if len(given := [f"merge.{name}" for name, value in ways.items() if value]) > 1:
+        raise RecipeError(f"{' and '.join(given)} both say which tensors share their parameters; leave all but one out.")
+    if recipe.merge.chunks is not None:
+        if not recipe.merge.per_tensor:
+            raise RecipeError("merge.chunks cut single tensors; set merge.per_tensor to true too.")
+        if recipe.method.over != "entries" or recipe.method.kernel.before:
+            raise RecipeError(f"{recipe.merge.method} looks at whole tensors, which can't be cut into chunks; leave merge.chunks out.")
+        if _groups_given(recipe.merge.parameters) > 1:
+            raise RecipeError("merge.parameters lists numbers by group, and how many chunks there are is only found by merge.chunks.")
+    for number, found in enumerate(recipe.merge.slices):
+        where = f"merge.slices.{number}"
+        if unknown := [name for name in found.layers if name not in recipe.models]:
+            raise RecipeError(f"{where}: {unknown_name('model', unknown[0], recipe.models)}")
+        lengths = {name: end - begin for name, (begin, end) in found.layers.items()}
+        if min(lengths.values()) < 1 or len(set(lengths.values())) > 1:
+            raise RecipeError(f"{where} takes {lengths} layers; each model must give as many, and at least one.")
+        wanted = 1 if recipe.merge.method == "passthrough" else len(recipe.models)
+        if len(found.layers) != wanted:
+            raise RecipeError(f"{where} names {len(found.layers)} models; {recipe.merge.method} makes a slice of {wanted} here.")
+
+
+def _check_search(recipe: "Recipe") -> None:
+    for kind in recipe.search.use:
+        if getattr(recipe.data, kind) is None:
+            raise RecipeError(f"search.use names {kind} data, and data.{kind} does not say where they come from.")
+    if recipe.merge.slices or recipe.merge.tokenizer != "same":
+        raise RecipeError("A search sets the weights of the base in memory, so merge.slices and another merge.tokenizer can't be searched.")
+    if unknown := sorted(recipe.search.weights.keys() - {expert.topic for expert in recipe.experts}):
+        raise RecipeError(f"search.weights: {unknown_name('topic', unknown[0], [expert.topic for expert in recipe.experts])}")
+    if recipe.search.weights and "domain" not in recipe.search.use:
+        raise RecipeError("search.weights are those of domains, and search.use does not name domain.")
+    if recipe.search.deltas == "int8" and (recipe.strategy.needs_slopes or recipe.search.memory == "disk"):
+        why = "differentiates through the exact merge" if recipe.strategy.needs_slopes else "reads exact ones from the disk"
+        raise RecipeError(f"search.deltas: int8 rounds task vectors in memory, and this search {why}; leave it out.")
+    _check_rule(recipe)
+    genes = genes_of(recipe.method, recipe.models, 1, recipe.merge.parameters)
+    recipe.strategy.make(genes, recipe.seed, **recipe.search.settings)  # raises what it would raise after hours of work
+
+
+def _check_calibration(recipe: "Recipe") -> None:
+    """Every expert needs examples of its own; and scores are of the models' own tensors, in this run's directory."""
+    spec, experts, method = recipe.calibration, recipe.models[1:], recipe.merge.method
+    for where, name in [("safety", spec.safety)] * (spec.safety is not None) + [("data", name) for name in spec.data]:
+        if name not in experts:
+            raise RecipeError(f"calibration.{where}: {unknown_name('expert', str(name), experts)}")
+    if spec.safety in spec.data:
+        raise RecipeError(f"calibration.safety names {spec.safety}, and calibration.data has rows for it; leave one of them out.")
+    for name in experts:
+        aligned = name == spec.safety
+        if name not in spec.data and (recipe.data.safety if aligned else recipe.data.domain) is None:
+            also = "data.safety" if aligned else f"data.domain; or, if it is the aligned model, calibration.safety: {name} and data.safety"
+            raise RecipeError(
+                f"{method} finds out on examples what matters to {name}, and there are none. Add `calibration: {{data: {{{name}: "
+                f"{{repo_id: ..., columns: {{prompt: ..., answer: ...}}}}}}}}`, or {also}."
+            )
+    if recipe.merge.slices or recipe.merge.tokenizer != "same":
+        raise RecipeError(f"{method} compares models entry by entry, so it takes no merge.slices and no other merge.tokenizer.")
+    if recipe.strategy.needs_data and recipe.search.executor == "ray":
+        raise RecipeError(f"{method} reads importance scores from the run's directory; set search.executor to local.")
+    if recipe.push is not None:
+        raise RecipeError(
+            f"A merge by {method} can't be published yet: others could not rebuild it, since its lock does not hold what it was "
+            "calibrated with. Leave push out."
+        )
+
+
+def _check_rule(recipe: "Recipe") -> None:
+    """A strategy with an objective of its own takes no other one."""
+    if recipe.strategy.rule is None:
+        return
+    if recipe.search.objective != "weighted" or (recipe.search.weights and recipe.strategy.rule == "pooled"):
+        unused = "search.weights" if recipe.search.objective == "weighted" else f"search.objective: {recipe.search.objective}"
+        raise RecipeError(f"{recipe.search.strategy} has an objective of its own, which does not know {unused}; leave it out.")
+    topics = [expert.topic for expert in recipe.experts]
+    if recipe.strategy.measure == "imitation" and "domain" in recipe.search.use and (len(set(topics)) < len(topics) or not all(topics)):
+        raise RecipeError(f"{recipe.search.strategy} imitates each expert on its own prompts, so every expert needs a topic of its own.")
+
+
+def _check_data(recipe: "Recipe") -> None:
+    for kind in ("safety", "domain"):
+        generator = recipe.generator(kind)
+        if generator.kind != kind:
+            raise RecipeError(f"data.{kind}.generator is {generator.name}, which writes {generator.kind} questions.")
+    if recipe.data.safety is not None or recipe.data.benign is not None:
+        for judge in recipe.data.judges:
+            _check_judge(recipe, judge, "data.judges")
+        if not any(JUDGES.get(judge).says == ("safe", "unsafe") for judge in recipe.data.judges):
+            raise RecipeError(f"data.judges are {', '.join(recipe.data.judges)}; a guard has to be among them, such as llama_guard.")
+    domain = recipe.data.domain
+    if domain is not None and domain.examples is None:
+        for expert in recipe.experts:
+            if expert.topic not in domain.in_context:
+                listed = ", ".join(sorted(domain.in_context)) or "none"
+                raise RecipeError(f"data.domain.in_context has no rows for {expert.label}'s topic {expert.topic!r}; it has {listed}.")
+
+
+def _check_judge(recipe: "Recipe", name: str, where: str) -> None:
+    spec = recipe.judges.get(name, JudgeSpec())
+    if JUDGES.get(name).needs_model and spec.model is None:
+        raise RecipeError(f"{where} asks the judge {name}, which needs a model. Add `judges: {{{name}: {{model: {{repo_id: ...}}}}}}`.")
+
+
+def _check_no_benchmark_steers(recipe: "Recipe") -> None:
+    benchmarks = {_place(b.dataset): name for name, b in recipe.evaluation.benchmarks.items()}
+    specs = [spec for spec in (recipe.data.safety, recipe.data.domain) if spec is not None]
+    refs = [spec.examples for spec in specs if spec.examples is not None]
+    refs += [recipe.data.safety.questions] if recipe.data.safety and recipe.data.safety.questions else []
+    refs += [recipe.data.benign.questions] if recipe.data.benign else []
+    refs += list(recipe.data.domain.in_context.values()) if recipe.data.domain else []
+    refs += list(recipe.calibration.data.values())
+    for ref in refs:
+        if _place(ref) in benchmarks:
+            raise RecipeError(
+                f"The benchmark {benchmarks[_place(ref)]} is also used to make the merge ({ref}, split {ref.split}). "
+                "A number that was optimised measures nothing; take another split or dataset for the data."
+            )
+
+
+def _place(ref: DatasetRef) -> tuple[str, str | None, str]:
+    return (str(ref.repo_id or ref.path), ref.config, ref.split)
+
+
+def _groups_given(parameters: Mapping[str, Any]) -> int:
+    """How many layer groups the recipe's own numbers speak of; the real number is known only from the model."""
+    lists = [v for v in parameters.values() if isinstance(v, list) and v and isinstance(v[0], list)]
+    return len(lists[0]) if lists else 1
