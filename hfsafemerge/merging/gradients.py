@@ -1,6 +1,6 @@
 """The derivative of a merge with respect to its numbers, one tensor after the other: no graph of a whole model is ever kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Float64
@@ -8,9 +8,12 @@ from torch import Tensor
 
 from hfsafemerge.checkpoint import Unread
 from hfsafemerge.merging.methods import Parameter
-from hfsafemerge.merging.tensors import TensorMerger
+from hfsafemerge.merging.tensors import Numbers, TensorMerger
 
 STEP = 0.02  # of a fraction that chooses entries: small beside 1, and large enough for many entries to lie in between
+
+Runs = Iterator[tuple[int, Float[Tensor, "n"]]]
+"""A tensor as the kernel makes it, a run of entries after the other, each with the index of its first."""
 
 
 def pull_back(
@@ -37,26 +40,28 @@ def pull_back(
     """
     flat = cotangent.detach().reshape(-1).float()
     chosen = [parameter for parameter in merger.method.parameters if parameter.name in slopes]
+
+    def computed(numbers: Mapping[int, Numbers]) -> Runs:
+        return merger.computed(name, base, experts, numbers)
+
     if smooth := [parameter.name for parameter in chosen if parameter.number.smooth]:
-        _through_kernel(merger, name, base, experts, flat, {key: slopes[key] for key in smooth})
+        shared = bool(merger.method.kernel.before)  # what is found once in the whole tensor is part of the graph of every run
+        _through_kernel(computed, merger.numbers(name, base), flat, {key: slopes[key] for key in smooth}, shared)
     for parameter in chosen:
         if not parameter.number.smooth:
-            _over_a_step(merger, name, base, experts, flat, parameter, slopes[parameter.name])
+            _over_a_step(computed, merger.numbers(name, base), flat, parameter, slopes[parameter.name])
 
 
 def _through_kernel(
-    merger: TensorMerger,
-    name: str,
-    base: Tensor | Unread,
-    experts: Sequence[Tensor | Unread],
+    computed: Callable[[Mapping[int, Numbers]], Runs],
+    numbers: Mapping[int, Numbers],
     cotangent: Float[Tensor, "n"],
     slopes: Mapping[str, Float64[Tensor, "groups owners"]],
+    shared: bool,
 ) -> None:
-    numbers = merger.numbers(name, base)
     leaves = [(key, group, found[key].requires_grad_()) for group, found in numbers.items() for key in slopes]
-    shared = bool(merger.method.kernel.before)  # what is found once in the whole tensor is part of the graph of every run
     with torch.enable_grad():
-        for start, run in merger.computed(name, base, experts, numbers):
+        for start, run in computed(numbers):
             if not run.requires_grad:
                 continue
             along = cotangent[start : start + run.numel()]
@@ -68,20 +73,16 @@ def _through_kernel(
 
 @torch.no_grad()
 def _over_a_step(
-    merger: TensorMerger,
-    name: str,
-    base: Tensor | Unread,
-    experts: Sequence[Tensor | Unread],
+    computed: Callable[[Mapping[int, Numbers]], Runs],
+    numbers: Mapping[int, Numbers],
     cotangent: Float[Tensor, "n"],
     parameter: Parameter,
     slopes: Float64[Tensor, "groups owners"],
 ) -> None:
-    numbers = merger.numbers(name, base)
-
     def along(group: int, owner: int, value: float) -> float:
         moved = numbers[group][parameter.name].clone()
         moved.view(-1)[owner] = value
-        runs = merger.computed(name, base, experts, numbers | {group: {**numbers[group], parameter.name: moved}})
+        runs = computed({**numbers, group: {**numbers[group], parameter.name: moved}})
         return sum(float((run.double() * cotangent[start : start + run.numel()]).sum()) for start, run in runs)
 
     for group, found in numbers.items():
