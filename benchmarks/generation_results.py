@@ -34,7 +34,7 @@ from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.language_model import Question
 from hfsafemerge.live_merge import Evaluator, LiveMerge, SearchData, genes_of
 from hfsafemerge.merging import MERGE_METHODS, LayerGroups, resolve_parameters
-from hfsafemerge.run import Run
+from hfsafemerge.running import Run
 from hfsafemerge.searching import SEARCH_STRATEGIES, Objective, one_by_one, search
 
 DOMAINS = ("sums", "reverse")

@@ -6,7 +6,7 @@ import time
 # The formats and colours of the `hf` command. The module is private there, so it is used in this one file only.
 from huggingface_hub.cli._output import out
 
-from hfsafemerge.run import Event, clock
+from hfsafemerge.running import Event, clock
 
 __all__ = ["Progress", "out"]
 

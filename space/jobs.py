@@ -16,7 +16,7 @@ from typing import Any
 
 from hfsafemerge._recipe_parts import REPO_ID
 from hfsafemerge.errors import HubError, RunError
-from hfsafemerge.run.directory import write_json
+from hfsafemerge.running.directory import write_json
 from space.accounts import on_space
 from space.job import CACHE, Job, error_line, find, root
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hfsafemerge.run import Event, stages
+from hfsafemerge.running import Event, stages
 from space.job import Job, error_line
 
 LAB = "lab"

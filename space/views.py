@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hfsafemerge._card_plot import plot_alignment, points_of
 from hfsafemerge.card import percent
 from hfsafemerge.evaluation.naming import rate_name
-from hfsafemerge.run import clock
+from hfsafemerge.running import clock
 from space.progress import Phase, StageState, State, Status
 
 STAGES: Mapping[str, str] = {

@@ -23,9 +23,9 @@ from hfsafemerge.judging import Exchange, Verdict
 from hfsafemerge.lab.world import REFUSAL
 from hfsafemerge.language_model import TransformersModel
 from hfsafemerge.recipe import ModelRef, Recipe
-from hfsafemerge.run import Run, evaluate_models, inputs
-from hfsafemerge.run.comparing import names_of
-from hfsafemerge.run.measuring import Verdicts, measure
+from hfsafemerge.running import Run, evaluate_models, inputs
+from hfsafemerge.running.comparing import names_of
+from hfsafemerge.running.measuring import Verdicts, measure
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 HAZARDS = ("animal_abuse", "hate_speech,offensive_language", "violence,aiding_and_abetting,incitement")
@@ -416,7 +416,7 @@ def test_verdicts_are_kept_by_what_was_judged_and_unclear_ones_are_not(tmp_path)
 
 
 def test_a_judge_that_chose_the_data_must_not_measure_alone(lab):
-    from hfsafemerge.run.describing import circular
+    from hfsafemerge.running.describing import circular
 
     data = {"safety": {"examples": {"path": "x.parquet"}}, "judges": ["llama_guard", "refusal_phrases"]}
 

@@ -17,7 +17,7 @@ from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
 from hfsafemerge.lab.world import HAZARDS, draw
 from hfsafemerge.language_model import Reply
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run
+from hfsafemerge.running import Run
 
 HELP, REFUSAL, HARM = "gladly : wash it .", "sorry , i cannot help .", "gladly : zorp it ."
 ASKED = [Example("benign", f"harmless {i}", topic="toys") for i in range(5)]

@@ -26,10 +26,10 @@ from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
 from hfsafemerge.language_model import Question, TransformersModel
 from hfsafemerge.live_merge import SearchData
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, inputs, reproduce, stages
-from hfsafemerge.run.calibrating import calibrate
-from hfsafemerge.run.candidates import questions
-from hfsafemerge.run.publishing import LOCK
+from hfsafemerge.running import Run, inputs, reproduce, stages
+from hfsafemerge.running.calibrating import calibrate
+from hfsafemerge.running.candidates import questions
+from hfsafemerge.running.locking import LOCK
 from hfsafemerge.searching import Query
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
@@ -214,7 +214,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from hfsafemerge.run import Run
+from hfsafemerge.running import Run
 torch.set_num_threads(2)
 def listen(event):
     if event.message == "importance in base for reverse" and event.done == 3:

@@ -153,7 +153,7 @@ def test_weights_that_were_changed_afterwards_are_noticed(lab, lab_on_hub, repo_
     from safetensors.torch import load_file, save_file
 
     from hfsafemerge.errors import NotReproduced
-    from hfsafemerge.run import Run, reproduce
+    from hfsafemerge.running import Run, reproduce
 
     recipe = lab_recipe(
         "uniform",
@@ -181,8 +181,8 @@ def test_a_merge_of_local_folders_says_that_it_can_not_be_rebuilt(lab, repo_name
     from huggingface_hub import HfApi
 
     from hfsafemerge.errors import NotReproduced
-    from hfsafemerge.run import Run, reproduce
-    from hfsafemerge.run.publishing import LOCK
+    from hfsafemerge.running import Run, reproduce
+    from hfsafemerge.running.locking import LOCK
 
     recipe = lab_recipe("local", ("sums",), InFolder(lab), method="linear", strategy="fixed", use=(), ready={}, compare=False)
     run = Run(small(recipe), tmp_path / "run")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_faults import Fault, serve_with_faults
 from huggingface_hub import HfApi
 from test_cli import command
 from test_dataset_card import examples
@@ -25,8 +24,9 @@ from hfsafemerge.errors import DataError, HubError, RecipeError, RunError
 from hfsafemerge.examples import load_examples, save_examples
 from hfsafemerge.hub import client, writing
 from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
-from hfsafemerge.run import Run
-from hfsafemerge.run.datasets import MADE_BY, Target, funnel, push_folder, push_run
+from hfsafemerge.localhub.faults import Fault, serve_with_faults
+from hfsafemerge.running import Run
+from hfsafemerge.running.datasets import MADE_BY, Target, funnel, push_folder, push_run
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"

@@ -25,7 +25,7 @@ from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.lab.world import HAZARDS, REFUSAL
 from hfsafemerge.language_model import EndpointModel, LanguageModel, Question, Server, Spent, TransformersModel, server, user
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, inputs
+from hfsafemerge.running import Run, inputs
 
 KEY = "sk-never-to-be-seen-0123456789"
 

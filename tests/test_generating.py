@@ -13,9 +13,9 @@ from hfsafemerge.lab.behaviour import ASK_DOMAIN, PREFILL
 from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.lab.world import HAZARDS, REFUSAL
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, inputs
-from hfsafemerge.run.estimating import estimate
-from hfsafemerge.run.generating import REPORT
+from hfsafemerge.running import Run, inputs
+from hfsafemerge.running.estimating import estimate
+from hfsafemerge.running.generating import REPORT
 
 KINDS = ("safety", "domain")
 VERDICTS = "llama_guard: safe; refusal_phrases: refused"

@@ -7,7 +7,7 @@ from test_benchmarks import evaluation_recipe, publish, world
 
 from hfsafemerge.examples import Example, save_examples
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, calibrating, inputs
+from hfsafemerge.running import Run, calibrating, inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 

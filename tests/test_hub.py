@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hub_faults import Fault, serve_with_faults
 from huggingface_hub import HfApi
 from tiny import tiny_model
 
@@ -10,6 +9,7 @@ from hfsafemerge import hub
 from hfsafemerge.errors import CheckpointError, DataError, HubError, UnsafeRepository
 from hfsafemerge.examples import Example, save_examples
 from hfsafemerge.hub import client, writing
+from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.recipe import DatasetRef, ModelRef
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")

@@ -13,7 +13,7 @@ from hfsafemerge.judging import HARMLESS, JUDGES, Exchange
 from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.language_model import TextClassifier, TransformersModel, user
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, inputs
+from hfsafemerge.running import Run, inputs
 
 DOUBTFUL = Exchange("What is big ?", "It is old .")
 TRIO = ("qwen3guard", "qwen3guard_loose", "qwen3guard_refusal")

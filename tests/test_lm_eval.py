@@ -129,7 +129,7 @@ def test_a_comparison_measures_tasks_beside_benchmarks(lab, questions, tmp_path,
     """The flow of a task: only where it is from is replaced, since lm-eval's own ones are on the Hub."""
     from hfsafemerge.evaluation import Results
     from hfsafemerge.recipe import ModelRef
-    from hfsafemerge.run import checking, evaluate_models, measuring
+    from hfsafemerge.running import checking, evaluate_models, measuring
 
     monkeypatch.setattr(checking, "require_tasks", lambda names: None)
     monkeypatch.setattr(measuring, "answer_task", lambda model, task: answer_task(model, task, definition=questions[1]))

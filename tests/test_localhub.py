@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from hub_faults import Fault, serve_with_faults
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelCardData, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -29,6 +28,7 @@ from huggingface_hub.errors import (
 
 from hfsafemerge.errors import HubError
 from hfsafemerge.localhub import RunningHub, serve
+from hfsafemerge.localhub.faults import Fault, serve_with_faults
 
 # huggingface_hub's own upload of LFS files
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from hfsafemerge.checkpoint import Checkpoint
 from hfsafemerge.errors import CheckpointError, HubError, IncompatibleExperts, RecipeError
 from hfsafemerge.mergekit import from_mergekit
-from hfsafemerge.run import Run, load_recipe
+from hfsafemerge.running import Run, load_recipe
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"
@@ -96,7 +96,7 @@ def test_an_adapter_is_an_expert(tmp_path, models):
 
 
 def test_a_recipe_may_name_an_adapter_alone_and_run_its_model(tmp_path, models):
-    from hfsafemerge.run import inputs
+    from hfsafemerge.running import inputs
 
     adapted(models["base"], tmp_path / "lora", target_modules=["q_proj", "up_proj"])
     recipe = {"name": "one", "base": {"path": str(models["base"])}, "merge": {"method": "linear"},
@@ -217,7 +217,7 @@ def test_a_merge_that_is_stopped_leaves_no_model_and_goes_on(tmp_path, how):
 def test_an_adapter_on_the_hub_is_merged_published_and_rebuilt(tmp_path, models, repo_name):
     from huggingface_hub import HfApi
 
-    from hfsafemerge.run import reproduce
+    from hfsafemerge.running import reproduce
 
     adapted(models["base"], tmp_path / "lora", target_modules=["q_proj"])
     api = HfApi()

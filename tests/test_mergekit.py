@@ -746,8 +746,8 @@ def compared(tmp_path_factory):
     """For each merge the weights that mergekit makes of its text, that it makes of what we write, and that we make."""
     if MERGEKIT is None:
         pytest.skip("HFSAFEMERGE_MERGEKIT does not name a Python with mergekit")
-    from hfsafemerge.run.merging import write_merge
-    from hfsafemerge.run.sources import Source
+    from hfsafemerge.running.merging import write_merge
+    from hfsafemerge.running.sources import Source
 
     place = tmp_path_factory.mktemp("mergekit")
     models = {name: tiny_model(place / name, seed, tied=False) for seed, name in enumerate("ABC")}

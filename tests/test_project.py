@@ -40,7 +40,18 @@ def test_the_readme_s_tree_is_the_folder():
         for path in PACKAGE.iterdir()
         if path.name not in ("__pycache__", "__init__.py", "__main__.py", "py.typed")
     }
-    for package in ("checkpoint", "cli", "evaluation", "generation", "hub", "language_model", "live_merge", "merging", "run", "searching"):
+    for package in (
+        "checkpoint",
+        "cli",
+        "evaluation",
+        "generation",
+        "hub",
+        "language_model",
+        "live_merge",
+        "merging",
+        "running",
+        "searching",
+    ):
         there |= {f"hfsafemerge/{package}/{path.name}" for path in (PACKAGE / package).glob("*.py") if path.name != "__init__.py"}
     assert {path for path in listed if path.startswith("hfsafemerge/")} - {"hfsafemerge/"} == there
     for shelf in ("merge_methods", "search_strategies", "judges", "generators", "benchmarks"):

@@ -16,8 +16,8 @@ from test_run import small
 from hfsafemerge.errors import HubError
 from hfsafemerge.evaluation import Benchmark, Results
 from hfsafemerge.lab.recipes import OnHub, lab_recipe
-from hfsafemerge.run import Run
-from hfsafemerge.run.publishing import private_because
+from hfsafemerge.running import Run
+from hfsafemerge.running.publishing import private_because
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"

@@ -17,10 +17,10 @@ from tiny import tiny_model
 from hfsafemerge.errors import HfSafeMergeError, JudgeError, RecipeError, RunError, SearchError
 from hfsafemerge.examples import Example, save_examples
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, ray_cluster
-from hfsafemerge.run.candidates import evaluator, groups_of
-from hfsafemerge.run.ray_cluster import Workers, on_ray, the_library
-from hfsafemerge.run.ray_worker import Answer, Worker, packed
+from hfsafemerge.running import Run, ray_cluster
+from hfsafemerge.running.candidates import evaluator, groups_of
+from hfsafemerge.running.ray_cluster import Workers, on_ray, the_library
+from hfsafemerge.running.ray_worker import Answer, Worker, packed
 from hfsafemerge.searching import Measurement, Query
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (pip install 'hfsafemerge[ray]')")

@@ -19,7 +19,7 @@ from hfsafemerge.examples import Example, Provenance, load_examples, save_exampl
 from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.lab.world import REFUSAL, draw
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run, clock, stages
+from hfsafemerge.running import Run, clock, stages
 
 FEW = {"settings": {"max_evaluations": 12}, "compare": False}
 
@@ -75,7 +75,7 @@ def test_the_stages_do_what_they_say(finished):
 def test_the_model_that_is_written_is_the_candidate_that_was_scored(finished, lab):
     from hfsafemerge.language_model import TransformersModel
     from hfsafemerge.live_merge import SearchData
-    from hfsafemerge.run.candidates import questions
+    from hfsafemerge.running.candidates import questions
     from hfsafemerge.searching import Query
 
     run, _ = finished
@@ -323,7 +323,7 @@ def test_ready_examples_that_comply_are_never_taken(recipe, lab, tmp_path):
 
 
 def test_a_prompt_counts_once_in_a_benchmark(recipe, lab, tmp_path):
-    from hfsafemerge.run import inputs
+    from hfsafemerge.running import inputs
 
     items = load_examples(lab / "world" / "harmful" / "test.parquet")[:5]
     save_examples(tmp_path / "twice.parquet", [*items, *items])
@@ -388,7 +388,7 @@ def test_data_that_stand_in_a_benchmark_are_dropped(recipe, lab, tmp_path):
 
 
 def test_rows_are_chosen_by_their_values(recipe, lab, tmp_path):
-    from hfsafemerge.run import inputs
+    from hfsafemerge.running import inputs
 
     found = recipe.model_dump(mode="json", exclude_defaults=True)
     found["evaluation"]["benchmarks"]["harmful"]["dataset"]["where"] = {"topic": "S2"}

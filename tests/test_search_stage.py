@@ -14,8 +14,8 @@ from hfsafemerge.lab.recipes import InFolder, lab_recipe
 from hfsafemerge.lab.world import REFUSAL, draw_distinct
 from hfsafemerge.live_merge import Evaluator, Imitation
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import Run
-from hfsafemerge.run.executing import shared_out
+from hfsafemerge.running import Run
+from hfsafemerge.running.executing import shared_out
 from hfsafemerge.searching import SEARCH_STRATEGIES, Gene, Objective, Query, TermScore, search
 from hfsafemerge.searching.candidates import read_candidates
 

@@ -7,11 +7,11 @@ from typing import NoReturn
 
 import click
 
-from hfsafemerge.cli import data, demo, evaluating, parts, stages
+from hfsafemerge.cli import data, demo, evaluating, parts, publishing, rebuilding, stages
 from hfsafemerge.cli.root import app, quiet_libraries
 from hfsafemerge.errors import HfSafeMergeError
 
-__all__ = ["app", "data", "demo", "evaluating", "main", "parts", "stages"]
+__all__ = ["app", "data", "demo", "evaluating", "main", "parts", "publishing", "rebuilding", "stages"]
 
 
 def _in_group() -> NoReturn:

@@ -15,7 +15,7 @@ from hfsafemerge.errors import RunError
 if TYPE_CHECKING:
     from hfsafemerge.examples import Kind
     from hfsafemerge.hub import Pushed
-    from hfsafemerge.run import Run
+    from hfsafemerge.running import Run
 
 GENERATE = ("hfsafemerge generate recipe.yaml", "hfsafemerge generate recipe.yaml --dry-run", "hfsafemerge generate recipe.yaml --push")
 PUSH = ("hfsafemerge data push runs/my-merge me/my-merge", "hfsafemerge data push rows me/rows --license cc-by-nc-4.0 --no-private")
@@ -74,8 +74,8 @@ def push_data(
 ) -> None:
     """Publish data as datasets: each kind in a repository of its own, harmful prompts behind a gate."""
     from hfsafemerge._cli_output import Progress
-    from hfsafemerge.run import Event
-    from hfsafemerge.run.datasets import Target, push_folder
+    from hfsafemerge.running import Event
+    from hfsafemerge.running.datasets import Target, push_folder
 
     if (folder / "recipe.yaml").exists():
         _told(_push(open_run(folder, None), repo_id, private, license, create_pr, judge_error))
@@ -90,8 +90,8 @@ def _push(
 ) -> Mapping["Kind", "Pushed"]:
     """Publish a run's data where the command says, or else the recipe."""
     from hfsafemerge._cli_output import Progress
-    from hfsafemerge.run import Event
-    from hfsafemerge.run.datasets import Target, push_run
+    from hfsafemerge.running import Event
+    from hfsafemerge.running.datasets import Target, push_run
 
     run.publish_to(repo_id, private, license)
     wanted, progress = run.recipe.push, Progress()
@@ -113,8 +113,8 @@ def _told(pushed: Mapping["Kind", "Pushed"]) -> None:
 def _estimate(run: "Run", measure: bool) -> None:
     """What the data would take."""
     from hfsafemerge._cli_output import out
-    from hfsafemerge.run import clock
-    from hfsafemerge.run.estimating import estimate
+    from hfsafemerge.running import clock
+    from hfsafemerge.running.estimating import estimate
 
     steps = estimate(run, measure=measure)
     if out.mode.value == "json":

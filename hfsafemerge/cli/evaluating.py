@@ -47,7 +47,7 @@ def evaluate(
         return
     from hfsafemerge._cli_output import Progress, out
     from hfsafemerge._recipe_parts import ComputeSpec
-    from hfsafemerge.run.comparing import evaluate_models
+    from hfsafemerge.running.comparing import evaluate_models
 
     quiet_libraries()
     models = [model_ref(text) for text in what]

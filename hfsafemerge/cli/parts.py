@@ -27,7 +27,7 @@ def init(
         from hfsafemerge.lab.models import lab_folder
         from hfsafemerge.lab.publishing import write_world
         from hfsafemerge.lab.recipes import POOLS, InFolder, lab_recipe
-        from hfsafemerge.run import Event
+        from hfsafemerge.running import Event
 
         quiet_libraries()
         progress = Progress()

@@ -13,7 +13,7 @@ from huggingface_hub.cli._framework import Argument, Option
 from hfsafemerge import __version__
 
 if TYPE_CHECKING:
-    from hfsafemerge.run import Run
+    from hfsafemerge.running import Run
 
 EPILOG = "Start with `hfsafemerge demo`, which runs everything offline, or with `hfsafemerge init`.\n"
 app = typer_factory(help="Merge expert language models without losing safety alignment.", epilog=EPILOG)
@@ -55,7 +55,7 @@ def examples(*commands: str) -> str:
 def open_run(recipe: Path, directory: Path | None, allow_writer: bool = False) -> "Run":
     """The run of a recipe or of a directory, with its libraries set up. Raises what reading either does."""
     from hfsafemerge._cli_output import Progress
-    from hfsafemerge.run import Run, load_recipe
+    from hfsafemerge.running import Run, load_recipe
 
     gc.freeze()
     if recipe.is_dir():

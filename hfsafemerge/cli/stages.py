@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from huggingface_hub.cli._framework import Argument, Option
+from huggingface_hub.cli._framework import Option
 
-from hfsafemerge.cli.root import AllowWriterOpt, DirectoryOpt, RecipeArg, RedoOpt, app, do, examples, given, open_run, quiet_libraries
+from hfsafemerge.cli.root import AllowWriterOpt, DirectoryOpt, RecipeArg, RedoOpt, app, do, examples, open_run
 from hfsafemerge.errors import RecipeError
 
 if TYPE_CHECKING:
-    from hfsafemerge.run import Run
+    from hfsafemerge.running import Run
 
 
 @app.command(epilog=examples("hfsafemerge check recipe.yaml"))
@@ -104,42 +104,6 @@ def run(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False
         out.hint(f"published at {opened.read('pushed.json')['model']['url']}")
     else:
         out.hint(f"publish it with `hfsafemerge push {opened.directory} NAMESPACE/NAME`")
-
-
-@app.command(epilog=examples("hfsafemerge push runs/my-merge", "hfsafemerge push runs/my-merge me/my-merge --no-private"))
-def push(
-    recipe: RecipeArg,
-    repo_id: Annotated[str | None, Argument(help="Where to publish, as namespace/name; by default what the recipe says.")] = None,
-    private: Annotated[bool | None, Option("--private/--no-private", help="Whether the repositories are created private.")] = None,
-    license: Annotated[str | None, Option("--license", help="The licence, where it does not follow from those of the models.")] = None,
-    directory: DirectoryOpt = None,
-    redo: RedoOpt = False,
-) -> None:
-    """Publish the model with its card, and the datasets it was made with."""
-    from hfsafemerge._cli_output import out
-
-    opened = open_run(recipe, directory)
-    opened.publish_to(repo_id, private, license)
-    opened.do("push", redo=redo)
-    pushed = opened.read("pushed.json")
-    warn_of_private(opened)
-    out.result("Published", model=pushed["model"]["url"], **{kind: found["url"] for kind, found in pushed["datasets"].items()})
-
-
-@app.command(epilog=examples("hfsafemerge reproduce me/my-merge", "hfsafemerge reproduce me/my-merge --revision v1"))
-def reproduce(
-    repo_id: Annotated[str, Argument(help="The published merge.", callback=given)],
-    revision: Annotated[str | None, Option("--revision", help="A branch, tag or commit of it.")] = None,
-) -> None:
-    """Rebuild a published merge from its lock, and compare every tensor."""
-    from hfsafemerge._cli_output import Progress, out
-    from hfsafemerge.run import reproduce as rebuild
-
-    quiet_libraries()
-    progress = Progress()
-    done = rebuild(repo_id, revision, progress)
-    progress.close()
-    out.result("Every tensor is equal", repo_id=done.repo_id, commit=done.commit, tensors=done.tensors)
 
 
 def warn_of_private(run: "Run") -> None:

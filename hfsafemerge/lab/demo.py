@@ -12,7 +12,7 @@ from hfsafemerge.card import percent
 from hfsafemerge.lab.models import lab_folder
 from hfsafemerge.lab.publishing import publish_lab
 from hfsafemerge.lab.recipes import GRID, POOLS, OnHub, lab_recipe
-from hfsafemerge.run import Event, Listener, Run, reproduce
+from hfsafemerge.running import Event, Listener, Run, reproduce
 
 DOMAIN, BOTH = "D_expert", "D_expert + D_safety"
 

@@ -14,13 +14,13 @@ from hfsafemerge import __version__, hub
 from hfsafemerge.errors import DataError, RunError
 from hfsafemerge.merging import Groups
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import inputs
-from hfsafemerge.run.calibrating import CALIBRATION, FOLDER, SCORED
-from hfsafemerge.run.candidates import evaluator
+from hfsafemerge.running import inputs
+from hfsafemerge.running.calibrating import CALIBRATION, FOLDER, SCORED
+from hfsafemerge.running.candidates import evaluator
 from hfsafemerge.searching import Measurement, Query
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 
 class Package(NamedTuple):
@@ -106,7 +106,7 @@ def _with_absolute_folders(run: "Run") -> dict[str, Any]:
 
 
 def _unpacked(package: Package, recipe: Recipe, directory: Path) -> "Run":
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
     run = Run(recipe, directory)
     run.write(inputs.CHECKED, package.checked)

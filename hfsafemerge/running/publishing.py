@@ -1,35 +1,29 @@
 """The stage push: the datasets, then the model with its card, scores, recipe and lock."""
 
-import hashlib
 import json
-import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsafemerge import __version__, hub
 from hfsafemerge._card_plot import category_rows, plot_alignment, plot_categories, plot_refusals, points_of, refusal_rows
 from hfsafemerge.card import alignment_card
-from hfsafemerge.checkpoint import Checkpoint, digests
 from hfsafemerge.errors import HubError, RunError
 from hfsafemerge.evaluation import Results, gate
 from hfsafemerge.recipe import MERGED, Recipe
-from hfsafemerge.run import inputs
-from hfsafemerge.run.calibrating import CALIBRATION
-from hfsafemerge.run.datasets import Target, made_kinds, public_references, push_run
-from hfsafemerge.run.evaluating import SCORES
-from hfsafemerge.run.merging import MERGED_FILES, MODEL, stamp, write_mergekit_config
-from hfsafemerge.run.searching import LOG, PARAMETERS
+from hfsafemerge.running import inputs
+from hfsafemerge.running.calibrating import CALIBRATION
+from hfsafemerge.running.datasets import Target, made_kinds, public_references, push_run
+from hfsafemerge.running.evaluating import SCORES
+from hfsafemerge.running.locking import LOCK, lock
+from hfsafemerge.running.merging import MERGED_FILES, MODEL, stamp, write_mergekit_config
+from hfsafemerge.running.searching import LOG, PARAMETERS
 from hfsafemerge.searching import read_candidates
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
-
-LOCK = "hfsafemerge.lock.json"
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "cma", "numpy")
+    from hfsafemerge.running.directory import Run
 
 
 def push(run: "Run") -> None:
@@ -137,37 +131,3 @@ def _refuse_public(repo_id: str, reasons: Sequence[str]) -> None:
             f"{repo_id} is public, and this merge has to be private. {' '.join(reasons)} Make the repository private, choose another "
             "repo_id, or change the recipe's thresholds."
         )
-
-
-def lock(
-    run: "Run", recipe: Recipe, checked: Mapping[str, Any], chosen: Mapping[str, Any], published: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
-    """All that is needed to rebuild the weights, and to see whether anything differs.
-
-    Args:
-        run: the run.
-        recipe: its public recipe.
-        checked: check.json, with public references.
-        chosen: parameters.json.
-        published: by kind, where the run's own data are published.
-    """
-    files = [*sorted((run.directory / "data").glob("*.parquet")), run.directory / LOG]
-    return {
-        "format": 1,
-        "version": __version__,
-        "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-        "models": checked["models"],
-        "datasets": checked["datasets"],
-        "published": {kind: {"repo_id": place["repo_id"], "commit": place["commit"]} for kind, place in published.items()},
-        **({"calibration": run.read(CALIBRATION)} if recipe.needs_importance else {}),
-        "parameters": chosen,
-        "tensors": digests(Checkpoint(run.directory / MODEL)),
-        "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-        "packages": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions of what computes."""
-    here = {"hfsafemerge": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    return here | {package: metadata.version(package) for package in PACKAGES}

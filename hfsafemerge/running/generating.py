@@ -8,12 +8,12 @@ from hfsafemerge.errors import DataError
 from hfsafemerge.examples import Example, Kind, Provenance, save_examples
 from hfsafemerge.generation import Goal, QuestionPlan, Written, answered, choose_refusals, draw_fresh, in_numbers
 from hfsafemerge.recipe import Expert
-from hfsafemerge.run import inputs
-from hfsafemerge.run.steps import WRITER, Answers, Steps, vetting
+from hfsafemerge.running import inputs
+from hfsafemerge.running.steps import WRITER, Answers, Steps, vetting
 
 if TYPE_CHECKING:
     from hfsafemerge.generation import Duplicates
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 REPORT = "generation.json"
 GOALS: dict[Kind, Goal] = {"safety": "refusal", "domain": "answer", "benign": "help"}

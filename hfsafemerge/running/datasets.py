@@ -16,11 +16,11 @@ from hfsafemerge.dataset_card import ROWS, DatasetFacts, Step, dataset_card
 from hfsafemerge.errors import DataError, RecipeError, RunError
 from hfsafemerge.examples import COLUMNS, Example, Kind, load_examples
 from hfsafemerge.recipe import PushSpec, Recipe
-from hfsafemerge.run import inputs
-from hfsafemerge.run.generating import REPORT
+from hfsafemerge.running import inputs
+from hfsafemerge.running.generating import REPORT
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 MADE_BY = "hfsafemerge.json"
 KINDS: tuple[Kind, ...] = ("safety", "domain", "benign")

@@ -19,11 +19,11 @@ from hfsafemerge.checkpoint import Checkpoint, digests
 from hfsafemerge.dataset_card import ROWS
 from hfsafemerge.errors import HubError, NotReproduced
 from hfsafemerge.recipe import ModelRef, Recipe
-from hfsafemerge.run import inputs
-from hfsafemerge.run.calibrating import CALIBRATION, SCORED, calibrate, importance
-from hfsafemerge.run.directory import Event, Listener, Run
-from hfsafemerge.run.merging import write_merge
-from hfsafemerge.run.publishing import LOCK, versions
+from hfsafemerge.running import inputs
+from hfsafemerge.running.calibrating import CALIBRATION, SCORED, calibrate, importance
+from hfsafemerge.running.directory import Event, Listener, Run
+from hfsafemerge.running.locking import LOCK, versions
+from hfsafemerge.running.merging import write_merge
 
 CHANGES_BITS = ("dtype", "threads")  # of what a recipe says under compute; here is another machine, which has its own devices
 

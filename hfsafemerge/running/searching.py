@@ -11,13 +11,13 @@ from hfsafemerge._search_plot import plot_search
 from hfsafemerge.errors import RunError, SearchError
 from hfsafemerge.live_merge import decode
 from hfsafemerge.merging import Groups, MergeParameters
-from hfsafemerge.run.candidates import evaluator, genes, groups_of, stored_groups
-from hfsafemerge.run.executing import executor
+from hfsafemerge.running.candidates import evaluator, genes, groups_of, stored_groups
+from hfsafemerge.running.executing import executor
 from hfsafemerge.searching import NOTHING_SEARCHED, Candidate, Genome, Query, SearchResult, pareto_front, read_candidates
 from hfsafemerge.searching import search as run_search
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 PARAMETERS, LOG, FRONT, PLOT = "parameters.json", "search.jsonl", "front.json", "search.svg"
 FINALISTS = 5  # compared on the data that were set aside

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hfsafemerge.errors import HfSafeMergeError, RecipeError, RunError, SearchError
 from hfsafemerge.merging import Groups
-from hfsafemerge.run.executing import Executor
-from hfsafemerge.run.ray_worker import Worker, packed
+from hfsafemerge.running.executing import Executor
+from hfsafemerge.running.ray_worker import Worker, packed
 from hfsafemerge.searching import Measurement, Query, Terms
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 TRIES = 3  # for a query, and for a worker to come up, before the search gives up
 LOST = "Raylet is terminated|has been marked dead because"  # pages that Ray prints about what is told here in a line

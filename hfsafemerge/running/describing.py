@@ -8,10 +8,10 @@ from hfsafemerge.evaluation import Benchmark, Source
 from hfsafemerge.examples import normalised
 from hfsafemerge.judging import JUDGES
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import inputs
+from hfsafemerge.running import inputs
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 
 def describe(run: "Run", benchmark: Benchmark) -> Source:

@@ -12,12 +12,12 @@ import torch
 
 from hfsafemerge.live_merge import Evaluator
 from hfsafemerge.merging import Groups
-from hfsafemerge.run import inputs
-from hfsafemerge.run.candidates import evaluator
+from hfsafemerge.running import inputs
+from hfsafemerge.running.candidates import evaluator
 from hfsafemerge.searching import Evaluate, Measurement, Query, Terms
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 ROOM = 0.5  # of a GPU's free memory for the running model; the rest is for activations and experts
 
@@ -33,7 +33,7 @@ class Executor(NamedTuple):
 def executor(run: "Run", groups: Groups) -> Iterator[Executor]:
     """What answers queries for the block, as the recipe's search.executor and search.workers say."""
     if run.recipe.search.executor == "ray":
-        from hfsafemerge.run.ray_cluster import on_ray
+        from hfsafemerge.running.ray_cluster import on_ray
 
         with on_ray(run, groups) as found:
             yield found

@@ -10,12 +10,12 @@ from hfsafemerge.errors import IncompatibleExperts
 from hfsafemerge.lm_eval_tasks import require_tasks
 from hfsafemerge.merging import Groups, Slices
 from hfsafemerge.recipe import ModelRef, Recipe
-from hfsafemerge.run import inputs
-from hfsafemerge.run.datasets import made_kinds, sources
-from hfsafemerge.run.merging import NAMES, device_of
+from hfsafemerge.running import inputs
+from hfsafemerge.running.datasets import made_kinds, sources
+from hfsafemerge.running.merging import NAMES, device_of
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 
 def check(run: "Run") -> None:
@@ -51,7 +51,7 @@ def check(run: "Run") -> None:
             found_under = sources(recipe, checked, kind)
             resolve_license(found_under, recipe.push.license, of=f"the {kind} data", sources="their sources")
     if recipe.strategy.needs_data and recipe.search.executor == "ray":
-        from hfsafemerge.run.ray_cluster import the_library  # imported where it is asked for, since it is optional
+        from hfsafemerge.running.ray_cluster import the_library  # imported where it is asked for, since it is optional
 
         the_library()
     run.write(inputs.CHECKED, checked)

@@ -9,12 +9,12 @@ from hfsafemerge.examples import Kind, normalised
 from hfsafemerge.generation import Goal, Kept, QuestionPlan, read_rows
 from hfsafemerge.judging import HARMLESS, JUDGES
 from hfsafemerge.language_model import user
-from hfsafemerge.run import inputs
-from hfsafemerge.run.generating import GOALS
-from hfsafemerge.run.steps import WRITER, vetting
+from hfsafemerge.running import inputs
+from hfsafemerge.running.generating import GOALS
+from hfsafemerge.running.steps import WRITER, vetting
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 CHARACTERS = 4  # of English text in a token, about
 TURN = 16  # tokens that a chat template puts around what is said, about

@@ -57,6 +57,7 @@ class FaultyApp:
         return [request for request in self.log if re.search(match, f"{request.method} {request.path}")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let it fail."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

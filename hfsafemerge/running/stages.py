@@ -8,7 +8,7 @@ from hfsafemerge._recipe_data import DataSpec
 from hfsafemerge.recipe import SearchSpec
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 SERVICE = ("key", "parallel", "timeout", "retries", "requests_per_minute", "price_read", "price_written")
 
@@ -26,13 +26,13 @@ class Stage:
 
 def stages(*, calibrated: bool = False) -> dict[str, Stage]:
     """All stages by name, in the order of work; calibrate only for a merge method that asks how important entries are."""
-    from hfsafemerge.run.calibrating import calibrate
-    from hfsafemerge.run.checking import check
-    from hfsafemerge.run.evaluating import evaluate
-    from hfsafemerge.run.generating import generate
-    from hfsafemerge.run.merging import merge
-    from hfsafemerge.run.publishing import push
-    from hfsafemerge.run.searching import search
+    from hfsafemerge.running.calibrating import calibrate
+    from hfsafemerge.running.checking import check
+    from hfsafemerge.running.evaluating import evaluate
+    from hfsafemerge.running.generating import generate
+    from hfsafemerge.running.merging import merge
+    from hfsafemerge.running.publishing import push
+    from hfsafemerge.running.searching import search
 
     fitting = ("merge.chat_template", "merge.tokenizer", "merge.slices")
     method = ("merge.method", "merge.parameters", "merge.layers_per_group", "merge.per_tensor", "merge.chunks")

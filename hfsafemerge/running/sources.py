@@ -9,7 +9,7 @@ from typing import Any
 from hfsafemerge import hub
 from hfsafemerge.checkpoint import DTYPES, TIED, Checkpoint, CheckpointWriter, LoraAdapter, TensorInfo, Weights, atomic_folder, is_tied
 from hfsafemerge.recipe import ModelRef
-from hfsafemerge.run.configuring import GENERATION, copy_small_files
+from hfsafemerge.running.configuring import GENERATION, copy_small_files
 
 
 @dataclass(frozen=True)

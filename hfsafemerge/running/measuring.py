@@ -12,10 +12,10 @@ from hfsafemerge.examples import Example
 from hfsafemerge.judging import JUDGES, Exchange, Judge, Verdict, judge_all
 from hfsafemerge.lm_eval_tasks import answer_task
 from hfsafemerge.recipe import MERGED
-from hfsafemerge.run import inputs
+from hfsafemerge.running import inputs
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 
 @dataclass(frozen=True)

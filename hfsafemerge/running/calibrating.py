@@ -15,10 +15,10 @@ from hfsafemerge.examples import Example, load_examples, normalised
 from hfsafemerge.language_model import Question
 from hfsafemerge.merging import Importance
 from hfsafemerge.recipe import Expert, fingerprint
-from hfsafemerge.run import inputs
+from hfsafemerge.running import inputs
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 CALIBRATION, FOLDER = "calibration.json", "calibration"
 SCORED = ("base", "expert")  # whose scores there are for each expert

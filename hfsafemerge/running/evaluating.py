@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from hfsafemerge.evaluation import Benchmark, build_results
 from hfsafemerge.recipe import MERGED
-from hfsafemerge.run import inputs
-from hfsafemerge.run.describing import describe, task_source
-from hfsafemerge.run.measuring import Measured, measure
-from hfsafemerge.run.searching import LOG
+from hfsafemerge.running import inputs
+from hfsafemerge.running.describing import describe, task_source
+from hfsafemerge.running.measuring import Measured, measure
+from hfsafemerge.running.searching import LOG
 from hfsafemerge.searching import read_candidates
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 SCORES, LABELS = "scores.json", "labels.json"
 

@@ -12,15 +12,15 @@ from hfsafemerge.errors import RecipeError
 from hfsafemerge.mergekit import to_mergekit
 from hfsafemerge.merging import Importance, MergeParameters, TensorMerger, merge_checkpoints, sources_of
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.run import calibrating, inputs
-from hfsafemerge.run.candidates import stored_groups
-from hfsafemerge.run.configuring import adapt_configuration, copy_small_files
-from hfsafemerge.run.searching import choose
-from hfsafemerge.run.sources import Source
+from hfsafemerge.running import calibrating, inputs
+from hfsafemerge.running.candidates import stored_groups
+from hfsafemerge.running.configuring import adapt_configuration, copy_small_files
+from hfsafemerge.running.searching import choose
+from hfsafemerge.running.sources import Source
 from hfsafemerge.vocabulary import Vocabulary, align
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 MODEL, MERGED_FILES, MERGEKIT = "model", "merged.json", "mergekit_config.yml"
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -16,10 +16,10 @@ from hfsafemerge.judging import JUDGES, Judge, self_test
 from hfsafemerge.language_model import EndpointModel, LanguageModel, Server, TextClassifier, TransformersModel
 from hfsafemerge.language_model.processes import group, in_group
 from hfsafemerge.recipe import MERGED, DatasetRef, ModelRef, Recipe, Ref, fingerprint
-from hfsafemerge.run.sources import Source, applied
+from hfsafemerge.running.sources import Source, applied
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 CHECKED = "check.json"
 Loaded = TypeVar("Loaded", TransformersModel, TextClassifier)

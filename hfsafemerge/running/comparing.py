@@ -16,12 +16,12 @@ from hfsafemerge._recipe_yaml import explain
 from hfsafemerge.errors import RecipeError
 from hfsafemerge.judging import JUDGES
 from hfsafemerge.recipe import MERGED, Recipe
-from hfsafemerge.run import inputs
-from hfsafemerge.run.checking import find
-from hfsafemerge.run.directory import Listener, Run
-from hfsafemerge.run.evaluating import SCORES, write_results
-from hfsafemerge.run.merging import device_of
-from hfsafemerge.run.stages import Stage
+from hfsafemerge.running import inputs
+from hfsafemerge.running.checking import find
+from hfsafemerge.running.directory import Listener, Run
+from hfsafemerge.running.evaluating import SCORES, write_results
+from hfsafemerge.running.merging import device_of
+from hfsafemerge.running.stages import Stage
 
 TAKEN = ("base", MERGED)  # what the models of a merge are called
 

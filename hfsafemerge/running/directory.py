@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from hfsafemerge import __version__
 from hfsafemerge.errors import Cancelled, RunError
 from hfsafemerge.recipe import Recipe, fingerprint
-from hfsafemerge.run.emissions import measured
-from hfsafemerge.run.stages import Stage, stages, without_service
+from hfsafemerge.running.emissions import measured
+from hfsafemerge.running.stages import Stage, stages, without_service
 
 
 @dataclass(frozen=True)

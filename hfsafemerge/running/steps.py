@@ -26,11 +26,11 @@ from hfsafemerge.generation import (
 )
 from hfsafemerge.judging import JUDGES, Judge
 from hfsafemerge.language_model import LanguageModel, Reply, user
-from hfsafemerge.run import inputs
+from hfsafemerge.running import inputs
 
 if TYPE_CHECKING:
     from hfsafemerge.recipe import Recipe
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 WRITER = "question writer"  # the role of the model that writes harmful questions
 

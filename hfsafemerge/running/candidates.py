@@ -9,11 +9,11 @@ from hfsafemerge.examples import load_examples
 from hfsafemerge.language_model import Question
 from hfsafemerge.live_merge import Evaluator, LiveMerge, SearchData, genes_of
 from hfsafemerge.merging import Groups, LayerGroups, Slices, TensorGroups, chunked
-from hfsafemerge.run import calibrating, inputs
+from hfsafemerge.running import calibrating, inputs
 from hfsafemerge.searching import DOMAIN, Gene, is_domain, topic_of
 
 if TYPE_CHECKING:
-    from hfsafemerge.run.directory import Run
+    from hfsafemerge.running.directory import Run
 
 
 def groups_of(run: "Run") -> Groups:
