@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,3 +111,26 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """An empty current directory."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+@pytest.fixture
+def space_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of the Space's jobs, empty; and a machine that is no Space, whatever the tests run on."""
+    monkeypatch.setenv("HFSAFEMERGE_SPACE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("SYSTEM", raising=False)
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def on_space(space_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Space with sign-in."""
+    monkeypatch.setenv("SYSTEM", "spaces")
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "client")
+
+
+@pytest.fixture
+def job_commands(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the Space's jobs run Python code instead of hfsafemerge; the code finds the words of the command in sys.argv."""
+    from space import jobs
+
+    return lambda code: monkeypatch.setattr(jobs, "_command", lambda *words: [sys.executable, "-c", code, *map(str, words)])

@@ -5,14 +5,16 @@ from types import SimpleNamespace as Controls
 from typing import Any
 
 import gradio as gr
-from gradio.events import api
+from gradio.events import api as expose
 
 from hfsafemerge.merging import MERGE_METHODS
 from hfsafemerge.searching import SEARCH_STRATEGIES
-from space import actions, forms
 from space.accounts import can_sign_in
+from space.actions import api, checking, models, publishing, running
+from space.actions import method as methods
+from space.forms import presets
 
-STYLE = Path(__file__).parent / "style.css"
+STYLE = Path(__file__).parents[1] / "style.css"
 REMEMBERED: dict[str, Any] = {
     "storage_key": "hfsafemerge-job",
     "secret": "job ids need none",
@@ -45,9 +47,9 @@ def build() -> gr.Blocks:
         watching = _watching()
         results = _results()
         _connect(page, models, watching, results)
-        for function in (actions.check, actions.start, actions.status, actions.result, actions.cancel):
-            api(function, api_name=function.__name__)
-        api(actions.push, api_name="push", concurrency_limit=4)
+        for function in (api.check, api.start, api.status, api.result, api.cancel):
+            expose(function, api_name=function.__name__)
+        expose(api.push, api_name="push", concurrency_limit=4)
     page.queue(default_concurrency_limit=8)
     return page
 
@@ -75,14 +77,14 @@ def _models() -> Controls:
         with gr.Row():
             with gr.Column():
                 method = gr.Dropdown(MERGE_METHODS.names(), value="ties", label="Merge method", elem_id="method", interactive=True)
-                method_help = gr.HTML(actions.explain_method("ties"), elem_id="method-help")
+                method_help = gr.HTML(methods.explain_method("ties"), elem_id="method-help")
             with gr.Column():
                 names = SEARCH_STRATEGIES.names()
                 strategy = gr.Dropdown(names, value="cma_es", label="Search strategy", elem_id="strategy", interactive=True)
-                strategy_help = gr.HTML(actions.explain_strategy("cma_es"), elem_id="strategy-help")
+                strategy_help = gr.HTML(methods.explain_strategy("cma_es"), elem_id="strategy-help")
         fill = gr.Button("Write the recipe from these fields", elem_id="fill")
         recipe = gr.Code(
-            forms.shipped_recipe(),
+            presets.shipped_recipe(),
             language="yaml",
             label="Recipe: this is what runs",
             lines=12,
@@ -97,11 +99,11 @@ def _models() -> Controls:
         check = gr.Button("Check recipe", visible=False, elem_id="check")
         start = gr.Button("Start", variant="primary", elem_id="start")
     message = gr.HTML(elem_id="message")
-    source.change(actions.choose, source, [lab_note, own, check], queue=False, **HIDDEN)
-    method.change(actions.explain_method, method, method_help, queue=False, **HIDDEN)
-    strategy.change(actions.explain_strategy, strategy, strategy_help, queue=False, **HIDDEN)
-    fill.click(actions.fill, [base, experts, method, strategy], [recipe, message], **SHOWN)
-    check.click(actions.show_check, recipe, message, **SHOWN)
+    source.change(models.choose, source, [lab_note, own, check], queue=False, **HIDDEN)
+    method.change(methods.explain_method, method, method_help, queue=False, **HIDDEN)
+    strategy.change(methods.explain_strategy, strategy, strategy_help, queue=False, **HIDDEN)
+    fill.click(methods.fill, [base, experts, method, strategy], [recipe, message], **SHOWN)
+    check.click(checking.show_check, recipe, message, **SHOWN)
     return Controls(source=source, recipe=recipe, start=start, message=message)
 
 
@@ -143,15 +145,15 @@ def _connect(page: gr.Blocks, models: Controls, watching: Controls, results: Con
     job = gr.BrowserState("", **REMEMBERED)
     seen = gr.State("")
     timer = gr.Timer(2, active=False)
-    look: dict[str, Any] = {"fn": actions.watch, "inputs": job, "outputs": [watching.stages, watching.log, seen], **HIDDEN}
-    begun = models.start.click(actions.begin, [models.source, models.recipe], [job, models.message], **SHOWN)
-    restored = page.load(actions.restore, job, [job, models.message], **HIDDEN)
+    look: dict[str, Any] = {"fn": running.watch, "inputs": job, "outputs": [watching.stages, watching.log, seen], **HIDDEN}
+    begun = models.start.click(running.begin, [models.source, models.recipe], [job, models.message], **SHOWN)
+    restored = page.load(running.restore, job, [job, models.message], **HIDDEN)
     for found in (begun, restored):
         found.then(None, job, None, js=KEEP_ADDRESS, **HIDDEN).then(**look)
     timer.tick(**look)
-    seen.change(actions.arrange, seen, [watching.section, timer, watching.cancel, watching.cancelled, *results.shown], **HIDDEN)
-    watching.cancel.click(actions.stop, job, watching.cancelled, **SHOWN).then(**look)
-    results.push.click(actions.publish, [job, *results.fields], results.pushed, concurrency_limit=4, **SHOWN)
+    seen.change(running.arrange, seen, [watching.section, timer, watching.cancel, watching.cancelled, *results.shown], **HIDDEN)
+    watching.cancel.click(running.stop, job, watching.cancelled, **SHOWN).then(**look)
+    results.push.click(publishing.publish, [job, *results.fields], results.pushed, concurrency_limit=4, **SHOWN)
 
 
 def launch(page: gr.Blocks) -> None:

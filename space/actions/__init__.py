@@ -1,0 +1,1 @@
+"""What the page and the API do: plain functions. Layout says which control calls which."""
