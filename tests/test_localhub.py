@@ -31,7 +31,6 @@ from hfsafemerge.localhub import RunningHub, serve
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 
 # huggingface_hub's own upload of LFS files
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 
 ROOT = Path(__file__).parents[1]
 CARD = "---\nlicense: mit\n---\n# Card\n"
@@ -323,7 +322,7 @@ def test_what_is_missing_is_named(alice: HfApi, repo: str, tmp_path: Path) -> No
 
 
 def test_an_unknown_route_is_named(hub: RunningHub) -> None:
-    for path in ("/api/collections/alice/x", "/api/spaces/alice/x", "/api/quicksearch"):
+    for path in ("/api/buckets/alice/x", "/api/papers/alice/x"):
         status, _, body = read(f"{hub.url}{path}")
         assert status == 404
         assert f"does not implement GET {path}" in body.decode()

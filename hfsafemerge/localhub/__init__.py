@@ -10,8 +10,9 @@ prints the three variables to set before Python starts. Or, in a program:
     with serve(Path("hub-data")) as hub:
         subprocess.run(command, env=os.environ | hub.environment)
 
-It knows models and datasets: repositories, branches, tags, commits, pull requests, LFS files in one piece or in parts,
-private and gated repositories, cards, and a page for the browser. It has no Xet storage, Spaces, collections or jobs.
+It knows models, datasets and Spaces: repositories, branches, tags, commits, pull requests, LFS files in one piece or in parts,
+Xet storage where it is asked for, private and gated repositories, cards, collections, searches, jobs, sign-in for apps, and a
+page for the browser. No Space or job runs here, and there are no buckets.
 
 There are two users. `hf_alice` is the token of alice, who is in the organisation acme; `hf_bob` that of bob;
 `hf_alice_ro` is alice's too, and read-only.

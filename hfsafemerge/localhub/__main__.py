@@ -14,10 +14,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds all repositories")
     parser.add_argument("--port", type=int, default=8799, help="0 is any that is free (default: %(default)s)")
     parser.add_argument("--multipart-chunk", type=int, metavar="BYTES", help="have larger files uploaded in parts of that size")
+    parser.add_argument("--xet", action="store_true", help="take and give large files by Xet, for one client process at a time")
+    parser.add_argument(
+        "--cdn", action="store_true", help="redirect downloads of large files to another port, as the Hub does to another host"
+    )
     parser.add_argument("--stop-with-input", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     try:
-        run(options.root, options.port, multipart_chunk=options.multipart_chunk, stop_with_input=options.stop_with_input)
+        run(**vars(options))
     except HubError as problem:
         raise SystemExit(str(problem)) from problem
 

@@ -1,10 +1,5 @@
-"""Who may do what: the users and their tokens, and the dependencies that hand a route its caller and its repository.
+"""Who may do what, and the dependencies that hand a route its caller and its repository."""
 
-The users are fixed, and their tokens are no secrets: `hf_alice` (alice, who is in the organisation acme), `hf_bob` (bob)
-and `hf_alice_ro` (alice, read-only). Nobody else exists.
-"""
-
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -12,46 +7,23 @@ from fastapi import Depends, Header, Request
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.records import Kind, Repo
 from hfsafemerge.localhub.store import Hub
+from hfsafemerge.localhub.users import TOKENS, Scope, User
 
 
-@dataclass(frozen=True)
-class User:
-    """A user as one token shows them: `writes` tells whether the token may change anything."""
-
-    name: str
-    organizations: tuple[str, ...] = ()
-    writes: bool = True
-
-    def belongs_to(self, namespace: str) -> bool:
-        """Whether the namespace is the user's own or that of an organisation of theirs."""
-        return namespace == self.name or namespace in self.organizations
-
-    def may_write(self, namespace: str) -> bool:
-        """Whether this token may change the repositories of a namespace."""
-        return self.writes and self.belongs_to(namespace)
-
-
-TOKENS = {
-    "hf_alice": User("alice", ("acme",)),
-    "hf_bob": User("bob"),
-    "hf_alice_ro": User("alice", ("acme",), writes=False),
-}
-USER_NAMES = sorted({user.name for user in TOKENS.values()})
-
-
-def user_of_token(token: str | None) -> User | None:
-    """The user, or None without a token. Raises HubProblem when nobody has that token."""
+def user_of_token(hub: Hub, token: str | None) -> User | None:
+    """The user, or None without a token. Raises HubProblem when nobody has that token, or it has expired."""
     if token is None:
         return None
-    if token not in TOKENS:
+    user = TOKENS.get(token) or hub.grants.find(token)
+    if user is None:
         # the clients know this sentence, and do not take the answer for a repository that is missing
         raise HubProblem(401, "Invalid credentials in Authorization header")
-    return TOKENS[token]
+    return user
 
 
 def may_see(user: User | None, repo: Repo) -> bool:
     """Whether the repository exists as far as the user is concerned."""
-    return not repo.private or (user is not None and user.belongs_to(repo.namespace))
+    return not repo.private or (user is not None and _may_read(user, repo))
 
 
 def find_repo(hub: Hub, user: User | None, kind: Kind, repo_id: str) -> Repo:
@@ -65,19 +37,32 @@ def find_repo(hub: Hub, user: User | None, kind: Kind, repo_id: str) -> Repo:
 
 def require_download(user: User | None, repo: Repo) -> Repo:
     """The repository, when the user may have its files. Raises HubProblem when it is gated to them."""
-    if repo.gated and not (user is not None and (user.belongs_to(repo.namespace) or repo.access.get(user.name) == "accepted")):
+    if repo.gated and not (user is not None and (_may_read(user, repo) or _was_let_in(user, repo))):
         hint = "Send the token of a user who was granted access." if user is None else f"Its owner can grant access to {user.name}."
         raise HubProblem(401 if user is None else 403, f"Access to {repo.type} {repo.id} is restricted. {hint}", code="GatedRepo")
     return repo
 
 
-def require_write(user: User | None, namespace: str) -> User:
-    """The user, when they may change the repositories of the namespace. Raises HubProblem."""
+def require_write(user: User | None, namespace: str, *scopes: Scope) -> User:
+    """The user, when they may change what is in the namespace, and a token of an app has one of the scopes. Raises HubProblem."""
     user = require_token(user)
-    if not user.may_write(namespace):
+    if not user.writes or not user.belongs_to(namespace):
         why = f"{user.name} is no member of {namespace}" if user.writes else "your token is read-only"
+        if user.writes and user.app:
+            why += ", or did not let the app act for it"
         raise HubProblem(403, f"You can't write to {namespace}: {why}. Use a token that may.")
+    if not user.allows(*scopes):
+        raise HubProblem(403, f"Your token lets an app act for {user.name} without the scope {' or '.join(scopes)}. Ask for it at sign-in.")
     return user
+
+
+def require_change(user: User | None, repo: Repo, *scopes: Scope) -> User:
+    """The user, when they may change the repository. The scopes are write-repos and manage-repos where none are named.
+
+    An app may always change what it made, if it may contribute. Raises HubProblem.
+    """
+    wanted = scopes or ("write-repos", "manage-repos")
+    return require_write(user, repo.namespace, *wanted, *_scopes_of_its_app(user, repo))
 
 
 def require_token(user: User | None) -> User:
@@ -85,6 +70,19 @@ def require_token(user: User | None) -> User:
     if user is None:
         raise HubProblem(401, "This needs a token, and none was sent. Log in, or set HF_TOKEN.")
     return user
+
+
+def _may_read(user: User, repo: Repo) -> bool:
+    scopes: tuple[Scope, ...] = ("read-repos", "write-repos", "manage-repos")
+    return user.belongs_to(repo.namespace) and user.allows(*scopes, *_scopes_of_its_app(user, repo))
+
+
+def _was_let_in(user: User, repo: Repo) -> bool:
+    return repo.access.get(user.name) == "accepted" and user.allows("gated-repos")
+
+
+def _scopes_of_its_app(user: User | None, repo: Repo) -> tuple[Scope, ...]:
+    return ("contribute-repos",) if user is not None and user.app is not None and user.app == repo.app else ()
 
 
 def _bearer(authorization: str | None) -> str | None:
@@ -97,15 +95,17 @@ async def _hub(request: Request) -> Hub:
     return hub
 
 
-async def _caller(authorization: Annotated[str | None, Header()] = None) -> User | None:
-    return user_of_token(_bearer(authorization))
-
-
-async def _visitor(authorization: Annotated[str | None, Header()] = None, token: str | None = None) -> User | None:
-    return user_of_token(_bearer(authorization) or token)
-
-
 TheHub = Annotated[Hub, Depends(_hub)]
+
+
+async def _caller(hub: TheHub, authorization: Annotated[str | None, Header()] = None) -> User | None:
+    return user_of_token(hub, _bearer(authorization))
+
+
+async def _visitor(hub: TheHub, authorization: Annotated[str | None, Header()] = None, token: str | None = None) -> User | None:
+    return user_of_token(hub, _bearer(authorization) or token)
+
+
 Caller = Annotated[User | None, Depends(_caller)]
 Visitor = Annotated[User | None, Depends(_visitor)]  # as Caller; a browser sends no header, so `?token=` will do
 
@@ -122,7 +122,12 @@ ReadableRepo = Annotated[Repo, Depends(_readable)]
 
 
 async def _writable(repo: ReadableRepo, user: Caller) -> Repo:
-    require_write(user, repo.namespace)
+    require_change(user, repo)
+    return repo
+
+
+async def _managed(repo: ReadableRepo, user: Caller) -> Repo:
+    require_change(user, repo, "manage-repos")
     return repo
 
 
@@ -132,4 +137,5 @@ async def _downloadable(repo: ReadableRepo, user: Caller) -> Repo:
 
 SignedIn = Annotated[User, Depends(_signed_in)]
 WritableRepo = Annotated[Repo, Depends(_writable)]
+ManagedRepo = Annotated[Repo, Depends(_managed)]  # to change its settings and who has access
 DownloadableRepo = Annotated[Repo, Depends(_downloadable)]

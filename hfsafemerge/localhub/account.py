@@ -1,21 +1,13 @@
 """Routes about the caller, and about nothing: who am I, and the small talk of the clients."""
 
-import hashlib
-import logging
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from hfsafemerge.localhub.access import SignedIn
-from hfsafemerge.localhub.problems import HubProblem
-from hfsafemerge.localhub.records import now
+from hfsafemerge.localhub.records import now, stable_id
 
 router = APIRouter()
-
-
-def stable_id(name: str) -> str:
-    """An id like those of the Hub, always the same for a name."""
-    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()[:24]
 
 
 @router.get("/api/whoami-v2")
@@ -26,10 +18,13 @@ async def whoami(user: SignedIn) -> dict[str, Any]:
         for name in user.organizations
     ]
     role = "write" if user.writes else "read"
+    token = (
+        {"type": "oauth"} if user.app else {"type": "access_token", "accessToken": {"displayName": role, "role": role, "createdAt": now()}}
+    )
     return {
         "type": "user", "id": stable_id(user.name), "name": user.name, "fullname": user.name.title(), "orgs": organizations,
         "email": f"{user.name}@example.org", "emailVerified": True, "canPay": False, "isPro": False, "periodEnd": None, "avatarUrl": "",
-        "auth": {"type": "access_token", "accessToken": {"displayName": role, "role": role, "createdAt": now()}},
+        "auth": token,
     }  # fmt: skip
 
 
@@ -43,11 +38,3 @@ async def agent_harnesses() -> dict[str, Any]:
 async def telemetry() -> Response:
     """Take no notice."""
     return Response()
-
-
-@router.get("/api/{kind}/{namespace}/{name}/xet-{mode}-token/{revision:path}")
-async def xet_token() -> None:
-    """Refuse: a client that asks for a Xet token never turns to LFS by itself."""
-    message = "The local Hub has no Xet storage. Set HF_HUB_DISABLE_XET=1 before Python starts, then upload again."
-    logging.getLogger("uvicorn.error").warning(message)  # as the client shows its user no more than the status
-    raise HubProblem(501, message)

@@ -23,5 +23,5 @@ async def answer_malformed(request: Request, error: RequestValidationError) -> J
 
 async def unimplemented(request: Request) -> JSONResponse:
     """That the server lacks a route, and which."""
-    message = f"The local Hub does not implement {request.method} {request.url.path}. It serves models and datasets alone."
+    message = f"The local Hub does not implement {request.method} {request.url.path}."
     return await answer_problem(request, HubProblem(404, message))

@@ -13,6 +13,9 @@ router = APIRouter()
 
 FRONT_MATTER = re.compile(r"\s*---[ \t]*\r?\n(?:(.*?)\r?\n)?---[ \t]*(?:\r?\n|$)", re.DOTALL)
 REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+SDKS = ("docker", "gradio", "static")
+COLORS = ("blue", "gray", "green", "indigo", "pink", "purple", "red", "yellow")
+LONGEST_SHORT_DESCRIPTION = 60
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
 LICENSES = """
 afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 bigscience-openrail-m bsd
@@ -57,7 +60,7 @@ def as_list(value: Any) -> list[Any]:
 
 class _CardToCheck(BaseModel):
     content: str
-    repo_type: Annotated[Literal["model", "dataset"], Field(alias="repoType")]
+    repo_type: Annotated[Literal["model", "dataset", "space"], Field(alias="repoType")]
 
 
 @router.post("/api/validate-yaml")
@@ -95,10 +98,22 @@ def _errors(data: Any, repo_type: str) -> Iterator[str]:
         for repo_id in as_list(data.get(field)):
             if not (isinstance(repo_id, str) and REPO_ID.fullmatch(repo_id)):
                 yield f'"{field}" has {repo_id!r}, which is no repository id'
+    if repo_type == "space":
+        yield from _space_errors(data)
     yield from _model_index_errors(data.get("model-index"))
     for number, config in enumerate(as_list(data.get("configs"))):
         if not (isinstance(config, dict) and isinstance(config.get("config_name"), str)):
             yield f'"configs[{number}].config_name" is required'
+
+
+def _space_errors(data: dict[str, Any]) -> Iterator[str]:
+    if data.get("sdk") not in SDKS:
+        yield f'"sdk" is {data.get("sdk")!r}, not one of {", ".join(SDKS)}'
+    for field in ("colorFrom", "colorTo"):
+        if data.get(field) not in (None, *COLORS):
+            yield f'"{field}" is {data[field]!r}, not one of {", ".join(COLORS)}'
+    if len(str(data.get("short_description") or "")) > LONGEST_SHORT_DESCRIPTION:
+        yield f'"short_description" has more than {LONGEST_SHORT_DESCRIPTION} characters'
 
 
 def _model_index_errors(models: Any) -> Iterator[str]:

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from hfsafemerge.localhub.access import ReadableRepo, SignedIn, TheHub, User, WritableRepo, require_write
+from hfsafemerge.localhub.access import ReadableRepo, SignedIn, TheHub, WritableRepo, require_change
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.records import MAIN, Commit, Discussion, Entry, Repo, now
+from hfsafemerge.localhub.users import User
 
 router = APIRouter()
 
@@ -75,7 +76,7 @@ def change_status(repo: ReadableRepo, hub: TheHub, user: SignedIn, number: int, 
     with hub.changing(repo):
         discussion = _find(repo, number)
         if discussion.author != user.name:
-            require_write(user, repo.namespace)
+            require_change(user, repo)
         if discussion.status == "merged":
             raise HubProblem(400, f"Pull request {number} is merged; that can't be undone. Commit a change instead.")
         discussion.status = new.status
@@ -131,8 +132,9 @@ def _add_comment(discussion: Discussion, user: User, text: str) -> dict[str, Any
 
 
 def _require_writing_token(user: User) -> None:
-    if not user.writes:
-        raise HubProblem(403, "Your token is read-only. Use one that may write.")
+    if not (user.writes and user.allows("write-discussions")):
+        why = "is read-only" if not user.writes else "lets an app act for you without the scope write-discussions"
+        raise HubProblem(403, f"Your token {why}. Use one that may write.")
 
 
 def _find(repo: Repo, number: int) -> Discussion:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,15 +13,20 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hfsafemerge.localhub import Hub, client_environment, create_app
-from hfsafemerge.localhub.server import listen
+from hfsafemerge.localhub.server import address, listen
+
+SECONDS_TO_STOP = 1  # for requests that a fault still delays
+LARGEST_BODY_KEPT = 2**20
 
 
 @dataclass
 class Fault:
     """Something to go wrong, `times` times, with requests whose "METHOD /path" the pattern is found in.
 
-    Without a status the request is answered as always, only later. The first `after` such requests pass. With `lost` it is
-    the answer that does not come through: what was asked for is done.
+    The request is answered with `status`, or not at all when it is to be `cut`, or else as always, only `delay` seconds later.
+    The first `after` such requests pass, and every request counts in the order of arrival, whatever other faults do with it:
+    `Fault(".", after=n)` meets the request `log[n]` of a new hub. With `lost` the request is carried out, and it is the answer
+    that goes wrong. A `cut` with a `part` comes after that many bytes of the answer's body.
     """
 
     match: str
@@ -31,21 +36,31 @@ class Fault:
     delay: float = 0.0
     after: int = 0
     lost: bool = False
+    cut: bool = False
+    part: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoggedRequest:
-    """A request and the status of its answer; `headers` have names in lower case."""
+    """A request and its answer; `headers` have names in lower case.
+
+    `status` is None while there is no answer, and remains None when the connection was cut before one. `received` and `sent`
+    are bytes of the bodies: those that the server has read, and those of the answer, so far. `body` is what it has read, up to
+    LARGEST_BODY_KEPT bytes.
+    """
 
     method: str
     path: str
     query: str
     headers: Mapping[str, str]
-    status: int
+    status: int | None = None
+    received: int = 0
+    sent: int = 0
+    body: bytes = field(default=b"", repr=False)  # it may hold a secret
 
 
 class FaultyApp:
-    """ASGI middleware: `faults` may be changed at any time, `log` holds what was answered."""
+    """ASGI middleware: `faults` may be changed at any time, `log` holds every request in the order of arrival."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,58 +77,109 @@ class FaultyApp:
             await self.app(scope, receive, send)
             return
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        request = LoggedRequest(scope["method"], scope["path"], scope["query_string"].decode(), headers)
+        self.log.append(request)
+        fault = self._next_fault(f"{request.method} {request.path}")
 
-        async def note_status(message: Message) -> None:
-            if message["type"] == "http.response.start":  # before the client can see the answer and look into the log
-                self.log.append(LoggedRequest(scope["method"], scope["path"], scope["query_string"].decode(), headers, message["status"]))
+        async def count_received() -> Message:
+            message = await receive()
+            chunk = message.get("body", b"")
+            request.received += len(chunk)
+            request.body += chunk[: LARGEST_BODY_KEPT - len(request.body)]
+            return message
+
+        async def count_sent(message: Message) -> None:  # before the client can see the answer and look into the log
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+            elif request.method != "HEAD":
+                request.sent += len(message.get("body", b""))
             await send(message)
 
-        asked = f"{scope['method']} {scope['path']}"
-        fault = next((fault for fault in self.faults if fault.times > 0 and re.search(fault.match, asked)), None)
-        if fault is not None and fault.after > 0:
-            fault.after, fault = fault.after - 1, None
-        if fault is not None:
-            fault.times -= 1
-            await asyncio.sleep(fault.delay)
-        if fault is not None and fault.status is not None:
-            if fault.lost:
-                await self.app(scope, receive, _nowhere)
-                await JSONResponse({"error": "injected fault"}, fault.status, fault.headers)(scope, receive, note_status)
-                return
+        if fault is None:
+            await self.app(scope, count_received, count_sent)
+        else:
+            await self._fail(fault, scope, count_received, count_sent, send)
+
+    def _next_fault(self, asked: str) -> Fault | None:
+        found = None
+        for fault in [fault for fault in self.faults if re.search(fault.match, asked)]:
+            if fault.after > 0:
+                fault.after -= 1
+            elif found is None and fault.times > 0:
+                fault.times -= 1
+                found = fault
+        return found
+
+    async def _fail(self, fault: Fault, scope: Scope, receive: Receive, send: Send, connection: Send) -> None:
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        carried_out = fault.lost or fault.part > 0
+        if carried_out:
+            await self.app(scope, receive, keep)
+        elif fault.cut or fault.status is not None:
             while (await receive()).get("more_body"):  # the client must have sent all before it reads an answer
                 pass
-            await JSONResponse({"error": "injected fault"}, fault.status, fault.headers)(scope, receive, note_status)
+        await asyncio.sleep(fault.delay)
+        if fault.cut:
+            for message in _beginning(answer, fault.part):
+                await send(message)
+            await _cut(receive, connection)
+        elif fault.status is not None:
+            await JSONResponse({"error": "injected fault"}, fault.status, fault.headers)(scope, receive, send)
+        elif carried_out:
+            for message in answer:
+                await send(message)
         else:
-            await self.app(scope, receive, note_status)
+            await self.app(scope, receive, send)
 
 
-async def _nowhere(message: Message) -> None:
-    """Where an answer goes that is lost."""
+def _beginning(answer: list[Message], size: int) -> Iterator[Message]:
+    """The messages of an answer up to that many bytes of its body; none for no bytes."""
+    for message in answer if size else ():
+        body = message.get("body", b"")
+        yield {**message, "body": body[:size], "more_body": True} if body else message
+        size -= len(body)
+        if size <= 0 and body:
+            return
+
+
+async def _cut(receive: Receive, connection: Send) -> None:
+    """Close the connection of a request. ASGI has no word for it, so this reaches for what uvicorn's `send` is bound to."""
+    connection.__self__.transport.close()  # type: ignore[attr-defined]
+    while (await receive())["type"] != "http.disconnect":  # or uvicorn would miss an answer
+        pass
 
 
 @dataclass(frozen=True)
 class FaultyHub:
-    """A hub in a thread of this process, and the middleware in front of it."""
+    """A hub in a thread of this process, the middleware in front of it, and the folder that it is kept in."""
 
     url: str
     app: FaultyApp
+    hub: Hub
+    root: Path
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that send the clients of a new process here, as alice."""
-        return client_environment(self.url)
+        return client_environment(self.url, xet=self.hub.xet is not None)
 
 
 @contextmanager
-def serve_with_faults(root: Path, *, multipart_chunk: int | None = None) -> Iterator[FaultyHub]:
-    """Run a hub that can be told to fail. It ends with the block."""
-    app = FaultyApp(create_app(Hub(root, multipart_chunk=multipart_chunk)))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    with listen(0) as listener:  # it queues who comes before the server runs
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+def serve_with_faults(root: Path, *, multipart_chunk: int | None = None, xet: bool = False, cdn: bool = False) -> Iterator[FaultyHub]:
+    """Run a hub that can be told to fail. It ends with the block. The options are those of `serve`."""
+    hub = Hub(root, multipart_chunk=multipart_chunk, xet=xet)
+    app = FaultyApp(create_app(hub))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=SECONDS_TO_STOP))
+    with listen(0) as listener, listen(0) if cdn else nullcontext() as second:  # they queue who comes before the server runs
+        hub.cdn = address(second) if second else None
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [each for each in (listener, second) if each]})
         thread.start()
         try:
-            yield FaultyHub(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
+            yield FaultyHub(address(listener), app, hub, root)
         finally:
             server.should_exit = True
             thread.join()

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from hfsafemerge.localhub.access import Caller, ReadableRepo, TheHub, may_see
-from hfsafemerge.localhub.account import stable_id
+from hfsafemerge.localhub.access import ReadableRepo, TheHub
 from hfsafemerge.localhub.cards import as_list, card_data
-from hfsafemerge.localhub.records import Commit, Entry, Kind, Repo
+from hfsafemerge.localhub.records import Commit, Entry, Repo, stable_id
 from hfsafemerge.localhub.store import Hub
 
 router = APIRouter()
@@ -26,34 +25,45 @@ DATASET_TAGS = (
 )
 
 
-@router.get("/api/{kind}")
-def list_repos(
-    kind: Kind, hub: TheHub, user: Caller, search: str = "", author: str | None = None, pipeline_tag: str | None = None,
-    tags: Annotated[list[str] | None, Query(alias="filter")] = None, gated: bool | None = None, limit: int | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The repositories that the caller may see, by id. All conditions must hold."""
-    found = []
-    for repo in hub.all(kind):
-        if not may_see(user, repo) or search.lower() not in repo.id.lower():
-            continue
-        if author not in (None, repo.namespace) or gated not in (None, bool(repo.gated)):
-            continue
-        information = describe(hub, repo, repo.head)
-        if set(tags or ()) <= set(information["tags"]) and pipeline_tag in (None, information.get("pipeline_tag")):
-            found.append(information)
-    return found[:limit]
+Expand = Annotated[list[str] | None, Query()]
 
 
 @router.get("/api/{kind}/{namespace}/{name}")
-def repo_info(repo: ReadableRepo, hub: TheHub, blobs: bool = False) -> dict[str, Any]:
-    """The repository at its newest commit."""
-    return describe(hub, repo, repo.head, blobs=blobs)
+def repo_info(
+    repo: ReadableRepo,
+    hub: TheHub,
+    blobs: bool = False,
+    expand: Expand = None,
+    security: Annotated[bool, Query(alias="securityStatus")] = False,
+) -> dict[str, Any]:
+    """The repository at its newest commit; with `expand` no more than what is named there."""
+    return _shown(hub, repo, repo.head, blobs=blobs, expand=expand, security=security)
 
 
 @router.get("/api/{kind}/{namespace}/{name}/revision/{revision:path}")
-def revision_info(repo: ReadableRepo, hub: TheHub, revision: str, blobs: bool = False) -> dict[str, Any]:
+def revision_info(
+    repo: ReadableRepo, hub: TheHub, revision: str, blobs: bool = False, expand: Expand = None,
+    security: Annotated[bool, Query(alias="securityStatus")] = False,
+) -> dict[str, Any]:  # fmt: skip
     """The repository at a revision."""
-    return describe(hub, repo, repo.find(revision), blobs=blobs)
+    return _shown(hub, repo, repo.find(revision), blobs=blobs, expand=expand, security=security)
+
+
+def only(information: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The named fields of what is known, as far as there are any, and always the id."""
+    return {name: information[name] for name in ("_id", "id", *names) if name in information}
+
+
+def _shown(hub: Hub, repo: Repo, commit: Commit, *, blobs: bool, expand: list[str] | None, security: bool) -> dict[str, Any]:
+    information = describe(hub, repo, commit, blobs=blobs)
+    if security:
+        issues = [
+            {"path": path, "level": level}
+            for path, level in sorted(hub.issues.get((repo.kind, repo.id), {}).items())
+            if path in commit.tree
+        ]
+        information["securityRepoStatus"] = {"scansDone": True, "filesWithIssues": issues}
+    return only(information, expand) if expand else information
 
 
 def describe(hub: Hub, repo: Repo, commit: Commit, *, blobs: bool = False) -> dict[str, Any]:
@@ -63,13 +73,17 @@ def describe(hub: Hub, repo: Repo, commit: Commit, *, blobs: bool = False) -> di
     information = {
         "_id": stable_id(repo.id), "id": repo.id, "author": repo.namespace, "sha": commit.oid, "createdAt": repo.created,
         "lastModified": commit.date, "private": repo.private, "gated": repo.gated, "disabled": False, "downloads": 0, "likes": 0,
-        "usedStorage": sum(entry.size for entry in commit.tree.values()), "cardData": card, "siblings": siblings,
+        "trendingScore": 0, "usedStorage": sum(entry.size for entry in commit.tree.values()), "cardData": card, "siblings": siblings,
     }  # fmt: skip
+    if repo.kind == "spaces":
+        named = {field: as_list(card.get(field)) for field in ("models", "datasets")}
+        return information | named | {"sdk": repo.settings["sdk"], "tags": _unique([repo.settings["sdk"], *as_list(card.get("tags"))])}
     if repo.kind == "datasets":
         return information | {"tags": _unique(_dataset_tags(card))}
     config = _model_config(hub, commit)
-    tags = _unique(_model_tags(card, config, commit))
-    library, pipeline_tag = card.get("library_name"), card.get("pipeline_tag")
+    library = card.get("library_name") or ("transformers" if "model_type" in config else None)
+    pipeline_tag = card.get("pipeline_tag") or ("text-generation" if _writes_text(config) else None)
+    tags = _unique(_model_tags(card, [library, pipeline_tag, config.get("model_type")], commit))
     return information | {"modelId": repo.id, "library_name": library, "pipeline_tag": pipeline_tag, "config": config, "tags": tags}
 
 
@@ -101,11 +115,13 @@ def _unique(tags: Iterable[object]) -> list[str]:
     return list(dict.fromkeys(map(str, tags)))
 
 
-def _model_tags(card: dict[str, Any], config: dict[str, Any], commit: Commit) -> Iterator[object]:
+def _writes_text(config: dict[str, Any]) -> bool:
+    return any(str(name).endswith("ForCausalLM") for name in as_list(config.get("architectures")))
+
+
+def _model_tags(card: dict[str, Any], derived: Iterable[str | None], commit: Commit) -> Iterator[object]:
     yield from as_list(card.get("tags"))
-    for tag in (card.get("library_name"), card.get("pipeline_tag"), config.get("model_type")):
-        if tag:
-            yield tag
+    yield from filter(None, derived)
     if any(path.endswith(".safetensors") for path in commit.tree):
         yield "safetensors"
     yield from as_list(card.get("language"))

@@ -11,11 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from hfsafemerge.localhub.access import Caller, TheHub, User, find_repo, require_token
+from hfsafemerge.localhub.access import Caller, TheHub, find_repo, require_token
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.receiving import received
 from hfsafemerge.localhub.records import Kind
 from hfsafemerge.localhub.store import Hub
+from hfsafemerge.localhub.users import User
 
 router = APIRouter()
 
@@ -40,6 +41,12 @@ class _Completion(BaseModel):
 def batch_of_dataset(namespace: str, name: str, batch: _Batch, request: Request, hub: TheHub, user: Caller) -> JSONResponse:
     """Where to put the files of a dataset."""
     return _answer_batch("datasets", f"{namespace}/{name}", batch, request, hub, user)
+
+
+@router.post("/spaces/{namespace}/{name}.git/info/lfs/objects/batch")
+def batch_of_space(namespace: str, name: str, batch: _Batch, request: Request, hub: TheHub, user: Caller) -> JSONResponse:
+    """Where to put the files of a Space."""
+    return _answer_batch("spaces", f"{namespace}/{name}", batch, request, hub, user)
 
 
 @router.post("/{namespace}/{name}.git/info/lfs/objects/batch")
@@ -71,22 +78,24 @@ def _in_parts(hub: Hub, base: str, file: _LargeFile, chunk: int) -> dict[str, An
 
 
 def _address(hub: Hub, base: str, target: str) -> str:
-    return f"{base}/lfs/{target}?signature={_signature(hub, target)}"
+    return f"{base}/lfs/{target}?signature={signature_of(hub, target)}"
 
 
-def _signature(hub: Hub, target: str) -> str:
+def signature_of(hub: Hub, target: str) -> str:
+    """What shows that this server gave out the address of a target."""
     return hmac.new(hub.secret, target.encode(), "sha256").hexdigest()
 
 
-def _check_signature(hub: Hub, target: str, signature: str) -> None:
-    if not hmac.compare_digest(signature.encode(), _signature(hub, target).encode()):
+def check_signature(hub: Hub, target: str, signature: str) -> None:
+    """Raise HubProblem when the signature is not the one for the target."""
+    if not hmac.compare_digest(signature.encode(), signature_of(hub, target).encode()):
         raise HubProblem(403, f"The signature is not the one for {target}. Use the address that the batch answer gave.")
 
 
 @router.put("/lfs/{sha256}")
 async def put_file(sha256: str, signature: str, request: Request, hub: TheHub) -> Response:
     """Take a file in one piece."""
-    _check_signature(hub, sha256, signature)
+    check_signature(hub, sha256, signature)
     async with received(hub.blobs, request) as body:
         if body.sha256 != sha256:
             raise HubProblem(400, f"The digest of what arrived is {body.sha256}, not {sha256}. Upload the file again.")
@@ -97,7 +106,7 @@ async def put_file(sha256: str, signature: str, request: Request, hub: TheHub) -
 @router.put("/lfs/{sha256}/{number}")
 async def put_part(sha256: str, number: int, signature: str, request: Request, hub: TheHub) -> Response:
     """Take one part of a file. The client hands the ETag back when it completes the upload."""
-    _check_signature(hub, f"{sha256}/{number}", signature)
+    check_signature(hub, f"{sha256}/{number}", signature)
     async with received(hub.blobs, request) as body:
         await run_in_threadpool(hub.blobs.adopt_part, body.file, sha256, number)
     return Response(headers={"ETag": f'"{body.sha256}"'})
@@ -106,7 +115,7 @@ async def put_part(sha256: str, number: int, signature: str, request: Request, h
 @router.post("/lfs/{sha256}/complete")
 def complete(sha256: str, signature: str, completion: _Completion, hub: TheHub) -> dict[str, Any]:
     """Join the parts of a file."""
-    _check_signature(hub, f"{sha256}/complete", signature)
+    check_signature(hub, f"{sha256}/complete", signature)
     hub.blobs.join_parts(sha256, len(completion.parts))
     return {"success": True}
 

@@ -80,6 +80,7 @@ def read_changes(hub: Hub, body: Path) -> tuple[Summary, list[Change]]:
     """
     header: Summary | None = None
     changes: list[Change] = []
+    large_files: dict[int, _LargeFile] = {}
     with body.open("rb") as lines:
         for text in filter(bytes.strip, lines):
             try:
@@ -94,13 +95,18 @@ def read_changes(hub: Hub, body: Path) -> tuple[Summary, list[Change]]:
                         raise HubProblem(400, f"{file.path} has {len(file.content)} bytes. Files over {LARGEST_REGULAR_FILE} go to LFS.")
                     changes.append((file.path, Entry.regular(file.content, hub.blobs.add(file.content))))
                 case _AddLarge(value=large):
-                    if large.oid not in hub.blobs:
-                        raise HubProblem(400, f"{large.path} points to the LFS file {large.oid}, which never arrived. Upload it.")
-                    changes.append((large.path, Entry.large(hub.blobs.path(large.oid).stat().st_size, large.oid)))
+                    large_files[len(changes)] = large
+                    changes.append((large.path, None))
                 case _Delete(key=key, value=gone):
                     changes.append((gone.path + ("/" if key == "deletedFolder" else ""), None))
     if header is None:
         raise HubProblem(400, "The commit has no header line. Send its summary first.")
+    if hub.xet:
+        hub.xet.copy_to(hub.blobs, [large.oid for large in large_files.values()])
+    for number, large in large_files.items():
+        if large.oid not in hub.blobs:
+            raise HubProblem(400, f"{large.path} points to the LFS file {large.oid}, which never arrived. Upload it.")
+        changes[number] = (large.path, Entry.large(hub.blobs.path(large.oid).stat().st_size, large.oid))
     return header, changes
 
 

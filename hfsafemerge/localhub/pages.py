@@ -5,6 +5,7 @@ Nothing on a page runs or loads anything from elsewhere.
 """
 
 from html import escape
+from typing import get_args
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from fastapi import APIRouter
@@ -13,9 +14,10 @@ from markdown_it import MarkdownIt
 
 from hfsafemerge.localhub.access import TheHub, find_repo, may_see, user_of_token
 from hfsafemerge.localhub.cards import split_card
+from hfsafemerge.localhub.collections import shows, visible_items
 from hfsafemerge.localhub.information import read_text
 from hfsafemerge.localhub.problems import HubProblem
-from hfsafemerge.localhub.records import Commit, Kind, Repo
+from hfsafemerge.localhub.records import KINDS, Commit, Kind, Repo
 from hfsafemerge.localhub.store import Hub
 
 router = APIRouter()
@@ -43,15 +45,15 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethr
 def all_repos(hub: TheHub, token: str | None = None) -> HTMLResponse:
     """The repositories that the visitor may see."""
     try:
-        user = user_of_token(token)
+        user = user_of_token(hub, token)
     except HubProblem as problem:
-        return _page("No such token", f"<p>{escape(problem.message)}</p>", status=problem.status)
+        return page("No such token", f"<p>{escape(problem.message)}</p>", status=problem.status)
     parts = []
-    for kind in ("models", "datasets"):
+    for kind in get_args(Kind):
         repos = [repo for repo in hub.all(kind) if may_see(user, repo)]
         items = "".join(f'<li><a href="{_link(repo.path, token)}">{escape(repo.id)}</a> {_flags(repo)}</li>' for repo in repos)
         parts.append(f"<h2>{kind.title()}</h2><ul>{items}</ul>" if items else f"<h2>{kind.title()}</h2><p>None yet.</p>")
-    return _page("All repositories", "".join(parts), token)
+    return page("All repositories", "".join(parts), token)
 
 
 @router.get("/datasets/{namespace}/{name}")
@@ -62,6 +64,14 @@ def dataset_page(namespace: str, name: str, hub: TheHub, revision: str = "main",
     return _repo_page(hub, "datasets", f"{namespace}/{name}", revision.strip("/"), token)
 
 
+@router.get("/spaces/{namespace}/{name}")
+@router.get("/spaces/{namespace}/{name}/tree/{revision:path}")
+@router.get("/spaces/{namespace}/{name}/commit/{revision:path}")
+def space_page(namespace: str, name: str, hub: TheHub, revision: str = "main", token: str | None = None) -> HTMLResponse:
+    """The card and files of a Space. It does not run here."""
+    return _repo_page(hub, "spaces", f"{namespace}/{name}", revision.strip("/"), token)
+
+
 @router.get("/{namespace}/{name}")
 @router.get("/{namespace}/{name}/tree/{revision:path}")
 @router.get("/{namespace}/{name}/commit/{revision:path}")
@@ -70,18 +80,32 @@ def model_page(namespace: str, name: str, hub: TheHub, revision: str = "main", t
     return _repo_page(hub, "models", f"{namespace}/{name}", revision.strip("/"), token)
 
 
+@router.get("/collections/{namespace}/{name}")
+def collection_page(namespace: str, name: str, hub: TheHub, token: str | None = None) -> HTMLResponse:
+    """The repositories of a collection."""
+    user, collection = user_of_token(hub, token), hub.collections.find(namespace, name)
+    if collection is None or not shows(user, collection):
+        return page("Not found", "<p>There is no such collection that you may see.</p>", status=404)
+    items = "".join(
+        f'<li><a href="{_link(repo.path, token)}">{escape(repo.id)}</a> ({item.type}) {escape(item.note)}</li>'
+        for item in visible_items(hub, user, collection)
+        if (repo := hub.get(KINDS[item.type], item.id))
+    )
+    return page(collection.title, f"<p>{escape(collection.description)}</p><ul>{items}</ul>", token)
+
+
 def _repo_page(hub: Hub, kind: Kind, repo_id: str, revision: str, token: str | None) -> HTMLResponse:
     try:
-        repo = find_repo(hub, user_of_token(token), kind, repo_id)
+        repo = find_repo(hub, user_of_token(hub, token), kind, repo_id)
         commit = repo.find(revision)
     except HubProblem:  # the same answer to all, so that nobody learns which repositories exist
         what = f"There is no {kind.removesuffix('s')} {escape(repr(repo_id))} with a revision {escape(repr(revision))} that you may see."
-        return _page("Not found", f"<p>{what} If it is private, add ?token= and a valid token to the address.</p>", status=404)
+        return page("Not found", f"<p>{what} If it is private, add ?token= and a valid token to the address.</p>", status=404)
     files = f"{repo.path}/resolve/{quote(revision, safe='')}/"
     about = f"<p>Commit <code>{commit.oid[:8]}</code> of {escape(commit.date)}: {escape(commit.title)} {_flags(repo)}</p>"
     if repo.gated:
         about += "<p>The files of this repository go only to users who were granted access.</p>"
-    return _page(repo.id, about + _card(read_text(hub, commit, "README.md"), files, token) + _files(commit, files, token), token)
+    return page(repo.id, about + _card(read_text(hub, commit, "README.md"), files, token) + _files(commit, files, token), token)
 
 
 def _card(text: str, files: str, token: str | None) -> str:
@@ -132,7 +156,8 @@ def _link(path: str, token: str | None) -> str:
     return escape(f"{path}?{urlencode({'token': token})}" if token else path)
 
 
-def _page(title: str, body: str, token: str | None = None, *, status: int = 200) -> HTMLResponse:
+def page(title: str, body: str, token: str | None = None, *, status: int = 200) -> HTMLResponse:
+    """A page of this site; `body` is HTML, `title` text."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style>'
     top = f'<header><a href="{_link("/", token)}">Local Hub</a></header><h1>{escape(title)}</h1>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{top}{body}<footer><hr>{NOTICE}</footer></body></html>'

@@ -3,14 +3,15 @@
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from hfsafemerge.localhub.problems import HubProblem
 
-Kind = Literal["models", "datasets"]
+Kind = Literal["models", "datasets", "spaces"]
+KINDS: dict[str, Kind] = {"model": "models", "dataset": "datasets", "space": "spaces"}  # by what the clients call them
 Gated = Literal[False, "auto", "manual"]
 MAIN = "refs/heads/main"
 SHORTEST_COMMIT_PREFIX = 5
@@ -18,7 +19,12 @@ SHORTEST_COMMIT_PREFIX = 5
 
 def now() -> str:
     """The time, as the Hub writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def stable_id(name: str) -> str:
+    """An id like those of the Hub, always the same for a name."""
+    return hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class Repo:
     gated: Gated = False
     refs: dict[str, str] = field(default_factory=dict)  # such as refs/heads/main -> commit id
     access: dict[str, str] = field(default_factory=dict)  # user -> pending, accepted or rejected
+    app: str | None = None  # whose token made it, where a user had signed in to one
+    settings: dict[str, Any] = field(default_factory=dict)  # of a Space: sdk, hardware, variables and secrets by name, and so on
     discussions: list[Discussion] = field(default_factory=list)
     commits: dict[str, Commit] = field(default_factory=dict)  # a parent stands before its children
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -119,7 +127,7 @@ class Repo:
 
     @property
     def type(self) -> str:
-        """What the clients call the kind: model or dataset."""
+        """What the clients call the kind: model, dataset or space."""
         return self.kind.removesuffix("s")
 
     @property
@@ -165,7 +173,7 @@ class Repo:
 
     def to_json(self) -> dict[str, Any]:
         """All of it. A commit's tree is written as what changed since its parent."""
-        plain = {name: getattr(self, name) for name in ("kind", "id", "created", "private", "gated", "refs", "access")}
+        plain = {name: getattr(self, name) for name in ("kind", "id", "created", "private", "gated", "refs", "access", "app", "settings")}
         commits = []
         for commit in self.commits.values():
             before: Tree = self.commits[commit.parent].tree if commit.parent else {}

@@ -12,22 +12,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hfsafemerge.localhub.blobs import Blobs
+from hfsafemerge.localhub.collection_records import Collections
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.records import Kind, Repo
+from hfsafemerge.localhub.users import Grants
+from hfsafemerge.localhub.xet_store import XetStore
 
 
 class Hub:
     """All repositories, kept under one folder. One server at a time may use a folder."""
 
-    def __init__(self, root: Path, *, multipart_chunk: int | None = None) -> None:
+    def __init__(self, root: Path, *, multipart_chunk: int | None = None, xet: bool = False) -> None:
         """Open a folder, which is made when it does not exist.
 
         Args:
             root: where everything is kept.
             multipart_chunk: files larger than this many bytes are asked for in parts of that size; by default none are.
+            xet: take and give large files by Xet as well, which is the clients' default.
         """
         self.blobs = Blobs(root)
+        self.collections = Collections(root / "collections")
         self.multipart_chunk = multipart_chunk
+        self.grants = Grants()
+        self.xet = XetStore(root / "xet") if xet else None
+        self.cdn: str | None = None  # another address of this server, for the bytes of large files
+        self.issues: dict[tuple[Kind, str], dict[str, str]] = {}  # what a scan found: kind and id -> path -> level, such as "unsafe"
         self.secret = _secret(root / "secret")
         self._states = root / "repositories"
         self._lock = threading.Lock()

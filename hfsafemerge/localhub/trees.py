@@ -8,10 +8,11 @@ from urllib.parse import parse_qs, unquote, urlencode
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from hfsafemerge.localhub.access import ReadableRepo
+from hfsafemerge.localhub.access import ReadableRepo, TheHub
 from hfsafemerge.localhub.information import lfs_pointer
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.records import Commit, Entry, Repo
+from hfsafemerge.localhub.store import Hub
 
 router = APIRouter()
 
@@ -22,6 +23,7 @@ EXPANDED_PAGE = 50
 @router.get("/api/{kind}/{namespace}/{name}/tree/{rest:path}")
 def list_tree(
     repo: ReadableRepo,
+    hub: TheHub,
     request: Request,
     recursive: bool = False,
     expand: bool = False,
@@ -43,17 +45,17 @@ def list_tree(
     if end < len(paths):
         query = urlencode(dict(request.query_params) | {"cursor": str(end)})
         headers["Link"] = f'<{str(request.base_url).rstrip("/")}{raw_path(request)}?{query}>; rel="next"'
-    return JSONResponse(list(_nodes(repo, commit, paths[cursor:end], expand=expand)), headers=headers)
+    return JSONResponse(list(_nodes(hub, repo, commit, paths[cursor:end], expand=expand)), headers=headers)
 
 
 @router.post("/api/{kind}/{namespace}/{name}/paths-info/{revision:path}")
-async def paths_info(repo: ReadableRepo, request: Request, revision: str) -> list[dict[str, Any]]:
+async def paths_info(repo: ReadableRepo, hub: TheHub, request: Request, revision: str) -> list[dict[str, Any]]:
     """Those of the asked-for files and folders that exist. The clients send a form."""
     form = parse_qs((await request.body()).decode())
     commit = repo.find(revision)
     known = {*commit.tree, *_folders(commit)}
     paths = [path for path in (path.strip("/") for path in form.get("paths", [])) if path in known]
-    return list(_nodes(repo, commit, paths, expand=form.get("expand") == ["true"]))
+    return list(_nodes(hub, repo, commit, paths, expand=form.get("expand") == ["true"]))
 
 
 def split_revision(request: Request, *, after: int) -> tuple[str, str]:
@@ -96,20 +98,24 @@ def parents(path: str) -> Iterator[str]:
     return ("/".join(parts[:depth]) for depth in range(1, len(parts)))
 
 
-def _nodes(repo: Repo, commit: Commit, paths: Collection[str], *, expand: bool) -> Iterator[dict[str, Any]]:
+def _nodes(hub: Hub, repo: Repo, commit: Commit, paths: Collection[str], *, expand: bool) -> Iterator[dict[str, Any]]:
     folders = _folders(commit)
     last = _last_commits(repo, commit, paths) if expand else {}
     for path in paths:
         entry = commit.tree.get(path)
-        node = _file(path, entry) if entry else {"type": "directory", "oid": folders[path], "size": 0, "path": path}
+        node = _file(hub, path, entry) if entry else {"type": "directory", "oid": folders[path], "size": 0, "path": path}
         if path in last:
             node["lastCommit"] = {"id": last[path].oid, "title": last[path].title, "date": last[path].date}
         yield node
 
 
-def _file(path: str, entry: Entry) -> dict[str, Any]:
-    node = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
-    return node | {"lfs": {"oid": entry.sha256} | lfs_pointer(entry)} if entry.lfs else node
+def _file(hub: Hub, path: str, entry: Entry) -> dict[str, Any]:
+    node: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
+    if entry.lfs:
+        node["lfs"] = {"oid": entry.sha256} | lfs_pointer(entry)
+        if xet_hash := hub.xet and hub.xet.hash_of(entry.sha256):
+            node["xetHash"] = xet_hash
+    return node
 
 
 def _last_commits(repo: Repo, commit: Commit, paths: Collection[str]) -> dict[str, Commit]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Base64Bytes, BaseModel, Field
 
-from hfsafemerge.localhub.access import ReadableRepo, SignedIn, TheHub, User, require_write
+from hfsafemerge.localhub.access import ReadableRepo, SignedIn, TheHub, require_change
 from hfsafemerge.localhub.discussions import add_event, open_discussion
 from hfsafemerge.localhub.information import read_text
 from hfsafemerge.localhub.operations import LARGEST_REGULAR_FILE, RepoPath, apply_changes, read_changes
@@ -18,6 +18,7 @@ from hfsafemerge.localhub.receiving import received
 from hfsafemerge.localhub.records import Repo
 from hfsafemerge.localhub.store import Hub
 from hfsafemerge.localhub.trees import parents
+from hfsafemerge.localhub.users import User
 
 router = APIRouter()
 
@@ -90,8 +91,8 @@ def _commit(hub: Hub, repo: Repo, user: User, body: Path, revision: str, create_
 def _require_push(user: User, repo: Repo, revision: str, create_pr: bool) -> None:
     """Anyone may open a pull request and add to their own; all else is for those who may write."""
     own = any(discussion.author == user.name and revision == f"refs/pr/{discussion.number}" for discussion in repo.discussions)
-    if not (user.writes and (create_pr or own)):
-        require_write(user, repo.namespace)
+    if not (user.writes and user.allows("write-discussions") and (create_pr or own)):
+        require_change(user, repo)
 
 
 def _branch(repo: Repo, revision: str) -> str:
