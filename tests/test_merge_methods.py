@@ -24,7 +24,7 @@ from hfsafemerge.merging import (
     random_key,
     resolve_parameters,
 )
-from hfsafemerge.merging.selection import largest, largest_on_device
+from hfsafemerge.merging.selection import largest, largest_on_device, rank_on_device, ranks
 
 METHODS = [MERGE_METHODS.get(name) for name in MERGE_METHODS.names()]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
@@ -401,6 +401,20 @@ def test_masks_of_two_densities_are_nested(method):
     base, delta = torch.zeros(50, 50), torch.ones(50, 50)
     few, many = (merge(method, base, [delta], {"density": d}) != 0 for d in (0.2, 0.6))
     assert bool((many | ~few).all()) and bool((many & ~few).any())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 0), (3, 2), (2, 4, 1024), (3, 1025), (2, 70000)])
+@pytest.mark.parametrize("kind", ["few bits", "all bits", "few bits and some of all", "ties"])
+def test_ranks_are_exact_whichever_bits_are_sorted(shape, kind):
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    if kind == "ties":
+        rows = (2 * rows).round()
+    elif kind != "all bits":
+        some = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.05 * kind.endswith("of all")
+        rows = torch.where(some, 1 + rows / 2**18, rows.bfloat16().float())  # those differ in bits that are cut off
+    if rows.numel() > 1:
+        rows.view(-1)[:2] = torch.tensor([torch.nan, -torch.inf])
+    assert torch.equal(torch.from_numpy(ranks(rows.numpy())), rank_on_device(rows))
 
 
 def test_della_keeps_large_entries_more_often_rank_by_rank():

@@ -17,6 +17,7 @@ SAMPLE = 1 << 16
 MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
 LOW_BITS = 15  # of the 31 of a magnitude
 AT_ONCE = 1 << 24
+LONGEST, MANY = 1 << 16, 1 / 16  # entries of a row, share of those that need all bits: beyond that, leading bits tell too little
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,43 @@ def by_rank(rows: Float[Tensor, "*rows n"], values: Float[Tensor, "n"]) -> Float
     """For each entry the value at its rank by magnitude in its row, the smallest first; equal ones rank in their order."""
     if stays_on(rows.device):
         return torch.empty_like(rows).scatter_(-1, rank_on_device(rows), values.expand(rows.shape))
-    bits = rows.numpy().view(np.int32) & MAGNITUDE
-    order = bits.astype(np.int64) << 32 | np.arange(rows.shape[-1])  # one integer each is sorted many times faster than pairs
-    order.sort(axis=-1)
+    order = torch.from_numpy(ranks(rows.numpy()))
+    return torch.empty_like(rows).scatter_(-1, order, values.expand(rows.shape))
+
+
+def ranks(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The indices of the entries of each row from the smallest magnitude to the largest; equal ones in their order.
+
+    Sorted are 32 bits an entry: the leading ones of its magnitude, one that tells whether any of the others is set, and its index.
+    Rows where that leaves an order open are sorted again, by all bits; they are few where the models have 16 bits a number.
+    """
+    rows = np.ascontiguousarray(rows)
+    last = (1 << max(1, (rows.shape[-1] - 1).bit_length())) - 1  # the bits of an index
+    others = last + 1
+    keys = rows.view(np.uint32) << 1  # the sign goes
+    cut_off = keys & np.uint32(last + others)
+    if last >= LONGEST or np.count_nonzero(cut_off) >= MANY * rows.size:
+        return ranks_by_all_bits(rows)
+    keys ^= cut_off
+    keys |= np.minimum(cut_off, 1, out=cut_off) * np.uint32(others)
+    keys |= np.arange(rows.shape[-1], dtype=np.uint32)
+    keys.sort(axis=-1)
+    found = (keys & np.uint32(last)).astype(np.int64)
+    flat = keys.reshape(-1)
+    unsure = np.flatnonzero((flat & np.uint32(others)) != 0)
+    unsure = unsure[unsure % keys.shape[-1] > 0]  # the first of a row follows none
+    alike = unsure[(flat[unsure] ^ flat[unsure - 1]) <= last]
+    again = np.unique(alike // keys.shape[-1])
+    found.reshape(-1, keys.shape[-1])[again] = ranks_by_all_bits(rows.reshape(-1, keys.shape[-1])[again])
+    return found
+
+
+def ranks_by_all_bits(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+    """What `ranks` finds, in twice the time."""
+    order = (rows.view(np.int32) & MAGNITUDE).astype(np.int64) << 32 | np.arange(rows.shape[-1])
+    order.sort(axis=-1)  # one integer each is sorted many times faster than pairs
     order &= 0xFFFFFFFF
-    return torch.empty_like(rows).scatter_(-1, torch.from_numpy(order), values.expand(rows.shape))
+    return order
 
 
 def _counts(rows: Sequence[Entries], shares: PerExpert) -> list[int]:
