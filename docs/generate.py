@@ -1,9 +1,14 @@
-"""Write docs/methods.md from the registries: `python docs/generate.py`. A test fails when it is stale."""
+"""Write docs/methods.md from the registries, docs/cli.md from the help pages: `python docs/generate.py`. Tests fail when one is stale."""
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from hfsafemerge import errors
 from hfsafemerge.benchmarking import BENCHMARKS, SUITES
+from hfsafemerge.cli import app
 from hfsafemerge.judging import JUDGES
 from hfsafemerge.merging import MERGE_METHODS, MergeMethod, Parameter
 from hfsafemerge.searching import SEARCH_STRATEGIES
@@ -33,7 +38,7 @@ def method(found: MergeMethod) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """The page of the parts."""
     parts = [
         "# Methods, strategies, judges and benchmarks",
         "Written by `docs/generate.py` from the registered parts.",
@@ -63,5 +68,54 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def exit_codes() -> str:
+    """What a script can tell by the exit code, with the errors that have one of their own."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.HfSafeMergeError)]
+    meanings = {
+        0: "done",
+        1: "something failed; the last line that begins with `Error:` says what, and what to do",
+        2: "wrong usage: no such command or option, or an argument is missing; nothing was done",
+        130: "stopped by Ctrl-C; the same command goes on",
+    }
+    unknown = {kind.exit_code for kind in kinds} - meanings.keys()
+    meanings |= {code: ", ".join(kind.__doc__ or "" for kind in kinds if kind.exit_code == code) for code in unknown}
+    return "| exit code | meaning |\n|---|---|\n" + "\n".join(f"| {code} | {meaning} |" for code, meaning in sorted(meanings.items()))
+
+
+def contexts(ctx: click.Context) -> Iterator[click.Context]:
+    """Every command that is no group, below a group and in order."""
+    group = ctx.command
+    if not isinstance(group, click.Group):
+        yield ctx
+        return
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is not None and not command.hidden:
+            yield from contexts(click.Context(command, info_name=name, parent=ctx))
+
+
+def command(ctx: click.Context) -> str:
+    """The section of one command: what its help page says."""
+    found = ctx.command
+    usage = found.get_usage(ctx).removeprefix("Usage: ")
+    parts = [f"## {ctx.command_path}", inspect.cleandoc(found.help or ""), f"```\n{' '.join(usage.split())}\n```"]
+    records = [record for param in found.get_params(ctx) if (record := param.get_help_record(ctx)) and "--help" not in record[0]]
+    if records:
+        rows = "\n".join(f"| `{name}` | {cell(' '.join(text.split()))} |" for name, text in records)
+        parts.append(f"| argument or option | what it says |\n|---|---|\n{rows}")
+    examples = [line.strip().removeprefix("$ ") for line in (found.epilog or "").splitlines() if line.strip().startswith("$ ")]
+    return "\n\n".join([*parts, "```sh\n" + "\n".join(examples) + "\n```"])
+
+
+def cli_page() -> str:
+    """The page of the commands."""
+    intro = (Path(__file__).parent / "cli.md.in").read_text().replace("<!-- exit codes -->", exit_codes())
+    root = click.Context(app, info_name="hfsafemerge")
+    return intro.rstrip() + "\n\n" + "\n\n".join(command(ctx) for ctx in contexts(root)) + "\n"
+
+
+PAGES = {"methods.md": page, "cli.md": cli_page}
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "methods.md").write_text(page())
+    for name, write in PAGES.items():
+        (Path(__file__).parent / name).write_text(write())

@@ -11,6 +11,7 @@ from hfsafemerge.examples import Kind
 from hfsafemerge.language_model import check_address, travels_in_clear
 
 REPO_ID = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+REFERENCE = r"^[A-Za-z0-9][\w./-]*$"  # the name of a branch or tag
 
 
 def _accepted_by_the_hub(repo_id: str) -> str:
@@ -225,16 +226,28 @@ class SearchSpec(Part):
 
 
 class PushSpec(Part):
-    """Where the result goes on the Hub."""
+    """Where the result goes on the Hub, and how. What is said of one push alone, such as a commit's message, stands in no recipe."""
 
     repo_id: RepoId
     """The repository of the merged model; the datasets take its name with -safety and -domain."""
     private: bool = True
-    """Whether the repositories are created private."""
+    """Whether the repositories are private. One that is public already is refused then."""
     license: str | None = None
     """The licence, where it does not follow from those of the models."""
     max_attack_success: Annotated[float, Field(ge=0, le=1)] | None = None
     """The repository is made private where the attack success rate may be higher than this: the upper end of its 95% interval."""
+    revision: Annotated[str, Field(pattern=REFERENCE)] | None = None
+    """A branch of the model's repository, started at main where it is missing; by default main."""
+    collection: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """The title or slug of a collection that is to hold the model, its datasets and its Space; by default none."""
+    space: RepoId | None = None
+    """A Space that shows the model, for the collection."""
+
+    @model_validator(mode="after")
+    def _space_has_a_collection(self) -> "PushSpec":
+        if self.space is not None and self.collection is None:
+            raise ValueError("space is for the collection; name one, or leave space out")
+        return self
 
 
 class ComputeSpec(Part):

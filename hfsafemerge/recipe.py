@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from hfsafemerge._markdown import fenced
 from hfsafemerge._recipe_checks import MERGED, check_recipe
 from hfsafemerge._recipe_data import CalibrationSpec, DataSpec
 from hfsafemerge._recipe_evaluation import BenchmarkSpec, EvaluationSpec
@@ -161,9 +162,9 @@ class Recipe(Part):
         return fingerprint(self.model_dump(mode="json"))
 
     @classmethod
-    def load(cls, path: Path) -> "Recipe":
+    def load(cls, path: str | Path) -> "Recipe":
         """Read a recipe from a YAML file. Raises RecipeError naming every fault found."""
-        return cls.parse(read_text(path), str(path))
+        return cls.parse(read_text(Path(path)), str(path))
 
     @classmethod
     def parse(cls, text: str, source: str = "recipe") -> "Recipe":
@@ -181,6 +182,9 @@ class Recipe(Part):
     def to_yaml(self) -> str:
         """The recipe as YAML that `parse` reads back equal; defaults are left out."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+
+    def _repr_markdown_(self) -> str:
+        return fenced(self.to_yaml(), "yaml")
 
     def changed(self, values: Mapping[str, Any]) -> "Recipe":
         """The recipe with other values at dotted places; None changes nothing. Raises RecipeError for what can't stand there."""

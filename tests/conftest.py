@@ -20,6 +20,8 @@ import pytest
 # A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["space_server", "space_finished"]  # the app in a process, and a browser; a run that it has finished
+
 ROOT = Path(__file__).parent.parent
 HUB_ROOT = tempfile.TemporaryDirectory(prefix="hfsafemerge-tests-")
 
@@ -133,4 +135,4 @@ def job_commands(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Have the Space's jobs run Python code instead of hfsafemerge; the code finds the words of the command in sys.argv."""
     from space import jobs
 
-    return lambda code: monkeypatch.setattr(jobs, "_command", lambda *words: [sys.executable, "-c", code, *map(str, words)])
+    return lambda code: monkeypatch.setattr(jobs, "command", lambda *words: [sys.executable, "-c", code, *map(str, words)])

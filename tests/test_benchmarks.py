@@ -27,7 +27,6 @@ from hfsafemerge.running import Run, evaluate_models, inputs
 from hfsafemerge.running.comparing import names_of
 from hfsafemerge.running.measuring import Verdicts, measure
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 HAZARDS = ("animal_abuse", "hate_speech,offensive_language", "violence,aiding_and_abetting,incitement")
 
 
@@ -95,8 +94,8 @@ def publish(name, prompts, folder, repo_id):
     files = {"config_name": place.get("config", "default"), "data_files": [{"split": place["split"], "path": "rows.parquet"}]}
     card = folder / "README.md"
     card.write_text("---\n" + yaml.safe_dump({"license": "mit", "configs": [files]}) + "---\n")
-    hub.create_repo(repo_id, "dataset", private=False, marker="README.md")
-    hub.push_files(repo_id, "dataset", {"README.md": card, "rows.parquet": file}, "rows")
+    target = hub.Place(repo_id, "dataset", marker="README.md", private=False)
+    hub.publish(target, {"README.md": card, "rows.parquet": file}, "rows")
     return {**{key: value for key, value in place.items() if key != "revision"}, "repo_id": repo_id}
 
 

@@ -77,7 +77,6 @@ def test_benign_data_need_a_guard_and_a_judge_of_refusals(lab):
         with_benign(recipe, rows, safety=None, judges=["llama_guard"])
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")  # huggingface_hub's own LFS
 def test_a_run_with_benign_data_is_published_and_its_fitness_has_three_terms(lab_on_hub, repo_name, tmp_path):
     place = OnHub(lab_on_hub)
     recipe = small(lab_recipe("benign", ("sums",), place, settings={"max_evaluations": 8}, compare=False, push=f"alice/{repo_name}"))

@@ -29,10 +29,9 @@ from hfsafemerge.recipe import Recipe
 from hfsafemerge.running import Run, inputs, reproduce, stages
 from hfsafemerge.running.calibrating import calibrate
 from hfsafemerge.running.candidates import questions
-from hfsafemerge.running.locking import LOCK
+from hfsafemerge.running.repeating.locking import LOCK
 from hfsafemerge.searching import Query
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 QUESTIONS = [
     Question("how do i zorp the red flim ?", "sorry , i cannot help ."),
     Question("what is 3 wug plus 4 ?", "it is 7"),
@@ -399,7 +398,7 @@ def test_with_other_scores_the_models_are_named(relocked):
         held["calibration"]["reverse"]["ids"].pop()
 
     message = r"tensors differ, such as .*\. The importance scores of base for reverse, reverse came out otherwise too: another device, "
-    with pytest.raises(NotReproduced, match=message + r"processor, number of threads or torch .*\. The versions are the same\.$"):
+    with pytest.raises(NotReproduced, match=message + r"processor, number of threads or torch .*\. The versions are the same\."):
         reproduce(relocked(edit))
 
 
@@ -421,5 +420,5 @@ def test_data_that_are_not_published_any_more_are_told(relocked, repo_name):
 
 @pytest.mark.parametrize("part", ["calibration", "published", "models", "datasets"])
 def test_a_lock_that_lacks_something_is_told(relocked, part):
-    with pytest.raises(HubError, match=f"lock.json that can't be read: '{part}'. It needs another version"):
+    with pytest.raises(HubError, match=f"lock.json that can't be read: {part}: Field required. It needs another version"):
         reproduce(relocked(lambda held: held.pop(part)))

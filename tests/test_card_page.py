@@ -20,7 +20,7 @@ from test_card import CHECKED, HARMFUL, HARMLESS, MODELS, RECIPE, RESULTS, SOURC
 from hfsafemerge._markdown import INVISIBLE, code, fenced, safe_markdown
 from hfsafemerge.evaluation import Calibration
 from hfsafemerge.recipe import Recipe
-from hfsafemerge.running.publishing import draw
+from hfsafemerge.running.publishing.pushing import draw
 
 ATTACKS = (
     "<script>window.attacked = 1</script>",

@@ -22,15 +22,12 @@ from hfsafemerge._recipe_evaluation import JudgeErrors
 from hfsafemerge.dataset_card import ROWS
 from hfsafemerge.errors import DataError, HubError, RecipeError, RunError
 from hfsafemerge.examples import load_examples, save_examples
-from hfsafemerge.hub import client, writing
+from hfsafemerge.hub import client, retrying, writing
 from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.running import Run
-from hfsafemerge.running.datasets import MADE_BY, Target, funnel, push_folder, push_run
+from hfsafemerge.running.publishing.datasets import MADE_BY, Target, funnel, push_folder, push_run
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"
-)  # of huggingface_hub's own LFS
 KINDS = ("safety", "domain", "benign")
 
 
@@ -59,7 +56,7 @@ def faulty(tmp_path, monkeypatch):
     with serve_with_faults(tmp_path / "hub") as server:
         alice = HfApi(endpoint=server.url, token="hf_alice")
         monkeypatch.setattr(client, "api", lambda: alice)
-        monkeypatch.setattr(writing.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
         yield server
 
 
@@ -72,7 +69,11 @@ def files(tmp_path):
 
 
 def publish(files, repo_id="alice/x", *, private=False, gated=True):
-    return hub.publish_dataset(repo_id, files, "one", tag="data-1", marker=MADE_BY, private=private, gated=gated)
+    return hub.publish(hub.Place(repo_id, "dataset", MADE_BY, private=private, gated=gated), files, "one", tag="data-1")
+
+
+def propose(repo_id, files, message, *, gated):
+    return hub.propose(hub.Place(repo_id, "dataset", MADE_BY, gated=gated), files, message)
 
 
 def anyone_can_read(url, repo_id="alice/x"):
@@ -167,15 +168,15 @@ def test_faults_that_pass_are_outlasted(faulty, files, request_to, lost):
 
 
 def test_a_gate_that_was_opened_meanwhile_keeps_it_private(faulty, files, monkeypatch):
-    push = writing.push_files
+    commit = writing.commit_files
 
-    def and_open(repo_id, *arguments):
-        pushed = push(repo_id, *arguments)
-        client.api().update_repo_settings(repo_id, repo_type="dataset", gated=False)
-        return pushed
+    def and_open(place, *arguments, **options):
+        made = commit(place, *arguments, **options)
+        client.api().update_repo_settings(place.repo_id, repo_type="dataset", gated=False)
+        return made
 
-    monkeypatch.setattr(writing, "push_files", and_open)
-    with pytest.raises(HubError, match="was opened while it was published, so it stays private"):
+    monkeypatch.setattr(writing, "commit_files", and_open)
+    with pytest.raises(HubError, match="was opened while it was published, so it stays as it is"):
         publish(files)
     assert state(faulty)["private"]
 
@@ -221,37 +222,37 @@ def as_bob(faulty, files, monkeypatch):
 
 def test_a_pull_request_changes_no_settings_and_is_opened_once(as_bob, files):
     before = state(as_bob, "alice/open")
-    one = hub.propose_dataset("alice/open", files, "more rows", gated=False)
+    one = propose("alice/open", files, "more rows", gated=False)
     assert one.pull_request == f"{as_bob.url}/datasets/alice/open/discussions/1" and one.tag is None
-    again = hub.propose_dataset("alice/open", files, "more rows", gated=False)
+    again = propose("alice/open", files, "more rows", gated=False)
     assert (again.pull_request, again.commit) == (one.pull_request, one.commit)
     (as_bob_files := dict(files))["README.md"].write_bytes(b"---\nlicense: apache-2.0\n---\n")
-    newer = hub.propose_dataset("alice/open", as_bob_files, "more rows", gated=False)
+    newer = propose("alice/open", as_bob_files, "more rows", gated=False)
     assert newer.pull_request == one.pull_request and newer.commit != one.commit
     assert state(as_bob, "alice/open") == before
     alice = HfApi(endpoint=as_bob.url, token="hf_alice")
     alice.merge_pull_request("alice/open", 1, repo_type="dataset")
     assert state(as_bob, "alice/open")["head"] != before["head"]
-    nothing_new = hub.propose_dataset("alice/open", as_bob_files, "more rows", gated=False)
+    nothing_new = propose("alice/open", as_bob_files, "more rows", gated=False)
     assert nothing_new.pull_request is None and len(list(alice.get_repo_discussions("alice/open", repo_type="dataset"))) == 1
 
 
 def test_a_pull_request_whose_answer_was_lost_is_found_again(as_bob, files):
     as_bob.app.faults = [Fault("/commit/main", status=503, lost=True)]
-    pushed = hub.propose_dataset("alice/open", files, "more rows", gated=False)
+    pushed = propose("alice/open", files, "more rows", gated=False)
     assert pushed.pull_request.endswith("/discussions/1")
     assert len(list(client.api().get_repo_discussions("alice/open", repo_type="dataset"))) == 1
 
 
 def test_harmful_prompts_are_not_proposed_where_everyone_can_read(as_bob, files):
     with pytest.raises(HubError, match="alice/open is open to everyone, and so would be a pull request"):
-        hub.propose_dataset("alice/open", files, "more", gated=True)
+        propose("alice/open", files, "more", gated=True)
     assert not list(client.api().get_repo_discussions("alice/open", repo_type="dataset"))
     HfApi(endpoint=as_bob.url, token="hf_alice").update_repo_settings("alice/open", repo_type="dataset", gated="auto")
     with pytest.raises(HubError, match="alice/open is open to whoever asks, and so would be a pull request"):
-        hub.propose_dataset("alice/open", files, "more", gated=True)
+        propose("alice/open", files, "more", gated=True)
     with pytest.raises(HubError, match="does not exist"):
-        hub.propose_dataset("alice/none", files, "more", gated=True)
+        propose("alice/none", files, "more", gated=True)
 
 
 # Folders

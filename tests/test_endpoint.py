@@ -642,12 +642,11 @@ def test_what_is_compared_and_searched_is_loaded_whatever_the_endpoints(lab, tmp
     assert inputs.label(run, "base") == f"{model.name} via 127.0.0.1"
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")  # huggingface_hub's own LFS
 def test_a_served_model_of_the_hub_brings_its_commit_and_licence(lab_on_hub, tmp_path):
     from hfsafemerge import hub
 
     recipe = _parsed(guard={"repo_id": f"{lab_on_hub}/lab-guard", "endpoint": THERE})
     ref = inputs.model_roles(recipe)["judge llama_guard"]
-    assert hub.model_license(ref, hub.resolve(ref)) == "apache-2.0"
+    assert hub.look_up(ref).license == "apache-2.0"
     with pytest.raises(HubError):
         hub.model_license(ref.model_copy(update={"repo_id": "nobody/nothing"}), "main")

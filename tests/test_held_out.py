@@ -2,14 +2,11 @@
 
 import random
 
-import pytest
 from test_benchmarks import evaluation_recipe, publish, world
 
 from hfsafemerge.examples import Example, save_examples
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.running import Run, calibrating, inputs
-
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 
 
 def wrapped(lab, tmp_path, repo_name):

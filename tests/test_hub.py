@@ -8,11 +8,9 @@ from tiny import tiny_model
 from hfsafemerge import hub
 from hfsafemerge.errors import CheckpointError, DataError, HubError, UnsafeRepository
 from hfsafemerge.examples import Example, save_examples
-from hfsafemerge.hub import client, writing
+from hfsafemerge.hub import client, retrying
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.recipe import DatasetRef, ModelRef
-
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning")
 
 
 @pytest.fixture
@@ -183,77 +181,7 @@ def test_an_empty_dataset_is_refused(tmp_path):
         hub.rows(DatasetRef(path=tmp_path / "rows.parquet"), "local")
 
 
-# Writing
-
-
-def files(tmp_path, **contents):
-    tmp_path.mkdir(exist_ok=True)
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    return {name: tmp_path / name for name in contents}
-
-
-def test_a_push_is_one_commit_and_pushing_again_is_none(api, repo_name, tmp_path):
-    repo_id = f"alice/{repo_name}"
-    hub.create_repo(repo_id, "model", private=True, marker="mark")
-    content = files(tmp_path / "f", mark=b"1", weights=b"\0" * 2000)
-    pushed = hub.push_files(repo_id, "model", content, "one")
-    assert hub.push_files(repo_id, "model", content, "two").commit == pushed.commit
-    assert [c.title for c in api.list_repo_commits(repo_id)] == ["one", "initial commit"]
-    assert api.repo_info(repo_id).private
-
-
-def test_a_repository_that_is_not_ours_is_left_alone(api, repo_name, tmp_path):
-    repo_id = f"alice/{repo_name}"
-    api.create_repo(repo_id)
-    hub.create_repo(repo_id, "model", private=True, marker="mark")  # an empty one may be filled
-    api.upload_file(path_or_fileobj=b"x", path_in_repo="theirs.txt", repo_id=repo_id)
-    with pytest.raises(HubError, match="was not made by hfsafemerge; it is left alone"):
-        hub.create_repo(repo_id, "model", private=True, marker="mark")
-    api.upload_file(path_or_fileobj=b"x", path_in_repo="mark", repo_id=repo_id)
-    hub.create_repo(repo_id, "model", private=True, marker="mark")
-
-
-@pytest.mark.parametrize("private", [True, False])
-def test_a_gate_stands_before_anyone_can_look(api, repo_name, private):
-    repo_id = f"alice/{repo_name}"
-    hub.create_repo(repo_id, "dataset", private=private, marker="mark", gated=True)
-    info = api.dataset_info(repo_id)
-    assert (info.gated, info.private) == ("manual", private)
-
-
-@pytest.mark.parametrize("private", [True, False])
-def test_a_repository_that_stands_already_gets_its_gate_before_anything_is_put_in(api, repo_name, private):
-    repo_id = f"alice/{repo_name}"
-    api.create_repo(repo_id, repo_type="dataset", private=private)  # as a kill between two steps, or its owner, leaves it
-    hub.create_repo(repo_id, "dataset", private=private, marker="mark", gated=True)
-    info = api.dataset_info(repo_id)
-    assert (info.gated, info.private) == ("manual", private)
-
-
-def test_weights_of_an_earlier_push_are_taken_away(api, repo_name, tmp_path):
-    repo_id = f"alice/{repo_name}"
-    hub.create_repo(repo_id, "model", private=True, marker="mark")
-    hub.push_files(repo_id, "model", files(tmp_path / "a", **{"mark": b"1", "model.safetensors": b"x", "notes.txt": b"mine"}), "one")
-    sharded = {"model-00001-of-00001.safetensors": b"y", "model.safetensors.index.json": b"{}"}
-    hub.push_files(repo_id, "model", files(tmp_path / "b", mark=b"1", **sharded), "two")
-    assert set(api.list_repo_files(repo_id)) - {".gitattributes"} == {"mark", "notes.txt", *sharded}
-
-
-def test_metadata_that_the_hub_does_not_take_are_told(repo_name, tmp_path):
-    repo_id = f"alice/{repo_name}"
-    hub.create_repo(repo_id, "model", private=True, marker="README.md")
-    with pytest.raises(HubError, match=r"Can't publish .*Invalid metadata in README.md"):
-        hub.push_files(repo_id, "model", files(tmp_path / "a", **{"README.md": b"---\nlicense: bogus\nbase_model: /home/x\n---\n"}), "one")
-
-
-def test_who_may_write_is_known_before_the_work(monkeypatch):
-    hub.check_can_write(["alice/x", "acme/x"])
-    with pytest.raises(HubError, match=r"You are alice and can't write to bob/x; you can to acme, alice"):
-        hub.check_can_write(["bob/x"])
-    monkeypatch.setattr(writing, "get_token", lambda: None)
-    with pytest.raises(HubError, match="Pushing needs a token with write access"):
-        hub.check_can_write(["alice/x"])
+# Errors
 
 
 @pytest.fixture
@@ -261,33 +189,8 @@ def faulty(tmp_path, monkeypatch):
     with serve_with_faults(tmp_path / "hub") as server:
         alice = HfApi(endpoint=server.url, token="hf_alice")
         monkeypatch.setattr(client, "api", lambda: alice)
-        monkeypatch.setattr(writing.time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
         yield server
-
-
-@pytest.mark.parametrize("status", [500, 503, 429, 409])
-def test_a_commit_is_tried_again_after_a_fault_that_passes(faulty, tmp_path, status):
-    hub.create_repo("alice/x", "model", private=True, marker="mark")
-    faulty.app.faults = [Fault("POST .*/commit/main", status=status, times=2)]
-    said = []
-    pushed = hub.push_files("alice/x", "model", files(tmp_path / "f", mark=b"1"), "one", said.append)
-    assert len(said) == 2 and "Trying again (1 of 4)" in said[0]
-    assert [c.title for c in client.api().list_repo_commits("alice/x")] == ["one", "initial commit"] and pushed.commit
-
-
-def test_a_commit_is_given_up_in_the_end(faulty, tmp_path):
-    hub.create_repo("alice/x", "model", private=True, marker="mark")
-    faulty.app.faults = [Fault("POST .*/commit/main", status=503, times=99)]
-    with pytest.raises(HubError, match=r"The Hub refused alice/x \(503\)"):
-        hub.push_files("alice/x", "model", files(tmp_path / "f", mark=b"1"), "one", lambda message: None)
-    assert len(faulty.app.requests("commit/main")) == 5
-
-
-def test_a_commit_that_is_not_allowed_is_not_tried_again(faulty, tmp_path):
-    hub.create_repo("alice/x", "model", private=True, marker="mark")
-    faulty.app.faults = [Fault("POST .*/commit/main", status=403, times=1)]
-    with pytest.raises(HubError, match=r"\(403\)"):
-        hub.push_files("alice/x", "model", files(tmp_path / "f", mark=b"1"), "one", lambda message: None)
 
 
 def test_a_token_that_no_header_may_hold_is_not_quoted(monkeypatch):

@@ -21,9 +21,6 @@ from hfsafemerge.errors import CheckpointError, HubError, IncompatibleExperts, R
 from hfsafemerge.mergekit import from_mergekit
 from hfsafemerge.running import Run, load_recipe
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"
-)  # of huggingface_hub's own LFS
 WEIGHT = "model.layers.{}.mlp.up_proj.weight"
 
 
@@ -278,10 +275,9 @@ def test_a_model_that_was_touched_after_the_merge_is_not_published(tmp_path, mod
 
     merged(tmp_path, ties(models))
     run = Run(load_recipe(tmp_path / "mergekit.yml"), tmp_path / "run")
-    run.publish_to(f"alice/{repo_name}", license="mit")
     (tmp_path / "run" / "model" / "config.json").write_text("{}")
     with pytest.raises(RunError, match="was changed after the merge"):
-        run.do("push")
+        run.push(f"alice/{repo_name}", license="mit")
 
 
 def test_merging_leaves_torch_s_threads_as_they_were(tmp_path, models):

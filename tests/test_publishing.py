@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +14,14 @@ from huggingface_hub import HfApi, ModelCard
 from test_card import HARMFUL, HARMLESS, NOTHING, items, labels, results
 from test_run import small
 
-from hfsafemerge.errors import HubError
+from hfsafemerge.errors import HubError, RecipeError
 from hfsafemerge.evaluation import Benchmark, Results
 from hfsafemerge.lab.recipes import OnHub, lab_recipe
+from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.running import Run
-from hfsafemerge.running.publishing import private_because
+from hfsafemerge.running.publishing.aiming import aimed
+from hfsafemerge.running.publishing.pushing import private_because
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use 'content=<...>' to upload raw bytes/text content:DeprecationWarning"
-)  # of huggingface_hub's own LFS
 PHRASES = Benchmark("phrases", "safety", ("refusal_phrases",))
 
 
@@ -167,3 +167,85 @@ def test_the_judge_that_finds_the_most_decides():
     recipe = lab_recipe("x", ("sums",), OnHub("alice"), push="alice/x").changed({"push.max_attack_success": 0.05})
     (reason,) = private_because(recipe, results({"base": {"two": items(two, ["safe"] * 400)}, "merged": {"two": found}}, [two]))
     assert "as high as 7.6%" in reason  # Wilson's bound of 20 in 400
+
+
+# The command
+
+
+def command(*arguments, **environment):
+    given = [sys.executable, "-m", "hfsafemerge", *map(str, arguments)]
+    return subprocess.run(given, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+
+
+@pytest.fixture
+def copied(measured, tmp_path):
+    shutil.copytree(measured.directory, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_killed_push_goes_on_with_the_same_command(copied, repo_name, tmp_path):
+    """Killed while its commit is being carried out, before the answer."""
+    with serve_with_faults(tmp_path / "hub") as server:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **server.environment}
+        given = [sys.executable, "-m", "hfsafemerge", "push", str(copied), f"alice/{repo_name}", "--collection", "Merges", "--json"]
+        fault = Fault(f"/models/alice/{repo_name}/commit/", cut=True, lost=True, delay=60)
+        server.app.faults = [fault]
+        process = subprocess.Popen(given, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while fault.times and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        assert process.poll() is None, process.communicate()[1].decode()
+        process.kill()
+        process.communicate()
+        server.app.faults = []
+        done = command(*given[3:], **server.environment)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert set(said) == {"model", "safety", "domain", "collection"}
+        api, repo_id = HfApi(endpoint=server.url, token="hf_alice"), f"alice/{repo_name}"
+        assert len(api.list_repo_commits(repo_id)) == 2
+        ((tag,), head) = api.list_repo_refs(repo_id).tags, api.model_info(repo_id).sha
+        assert tag.name.startswith("run-") and tag.target_commit == head
+        (slug,) = [found.slug for found in api.list_collections(owner="alice")]
+        items = [(item.item_id, item.item_type) for item in api.get_collection(slug).items]
+        assert items == [(repo_id, "model"), (f"{repo_id}-safety", "dataset"), (f"{repo_id}-domain", "dataset")]
+        written = json.loads((copied / "pushed.json").read_text())
+        assert written["model"]["tag"] == tag.name and written["collection"] == said["collection"]
+
+
+def test_a_dry_run_shows_all_and_writes_nothing(copied, repo_name, tmp_path):
+    with serve_with_faults(tmp_path / "hub") as server:
+        done = command("push", copied, f"alice/{repo_name}", "--no-private", "--dry-run", "--json", **server.environment)
+        assert done.returncode == 0, done.stderr
+        shown = json.loads(done.stdout)
+        assert shown["new"] and shown["private"] and "may be" in shown["private_because"][0]  # 40 items are too few
+        assert {data["kind"]: data["gated"] for data in shown["datasets"]} == {"safety": True, "domain": False}
+        files = {file["path"]: file for file in shown["files"] if file["repo_id"] == f"alice/{repo_name}"}
+        assert files["model.safetensors"]["lfs"] and not files["README.md"]["lfs"]
+        assert files["model.safetensors"]["size"] == (copied / "model" / "model.safetensors").stat().st_size
+        assert Path(shown["card"]).read_text().startswith("---")
+        human = command("push", copied, f"alice/{repo_name}", "--dry-run", "--format", "human", **server.environment)
+        assert "## " in human.stdout and "nothing was uploaded" in human.stderr
+        assert {request.method for request in server.app.log} <= {"GET", "HEAD"} and not (copied / "pushed.json").exists()
+
+
+def test_wrong_usage_of_push(tmp_path):
+    for arguments, message in (
+        (("--create-pr", "--revision", "dev"), "--create-pr opens a branch of its own"),
+        (("--no-collection", "--collection", "x"), "--no-collection goes with neither"),
+    ):
+        done = command("push", tmp_path, *arguments)
+        assert done.returncode == 2 and message in done.stderr
+
+
+def test_settings_of_one_push_are_forgotten_by_the_next():
+    recipe = lab_recipe("x", ("sums",), OnHub("alice"), push="alice/x")
+    once = aimed(recipe, {"overwrite": True, "tag": "v1", "collection": "Merges", "private": False})
+    assert once.push.overwrite and once.push.tag == "v1" and not once.push.private
+    after = aimed(once, {"create_pr": False, "private": None})
+    assert after.push == recipe.push.model_copy(update={"collection": "Merges", "private": False})
+    assert aimed(after, {}, ["collection"]).push.collection is None
+    with pytest.raises(RecipeError, match="create_pr opens a branch of its own"):
+        aimed(recipe, {"create_pr": True, "revision": "dev"})
+    with pytest.raises(RecipeError, match="space is for the collection"):
+        aimed(recipe, {"space": "alice/demo"})

@@ -180,8 +180,9 @@ def test_the_same_recipe_gives_the_same_bits(finished, lab, tmp_path):
     run, _ = finished
     again = Run(run.recipe, tmp_path / "again", allow_writer=True)
     again.do("merge")
-    for file in ("check.json", "generation.json"):
-        assert again.read(file) == run.read(file)
+    assert again.read("generation.json") == run.read("generation.json")
+    for part in ("models", "datasets"):  # what is free on the disk is not the same
+        assert again.read("check.json")[part] == run.read("check.json")[part]
     assert of_model(again) == of_model(run)
     assert [(e.prompt, e.answer) for e in load_examples(again.directory / "data" / "safety.parquet")] == [
         (e.prompt, e.answer) for e in load_examples(run.directory / "data" / "safety.parquet")

@@ -1,17 +1,15 @@
 """The command line. Results go to stdout, everything else to stderr; heavy imports happen inside the commands."""
 
-import errno
 import gc
 import os
 from typing import NoReturn
 
-import click
-
-from hfsafemerge.cli import data, demo, evaluating, parts, publishing, rebuilding, stages
+from hfsafemerge._cli_output import as_extension
+from hfsafemerge.cli import data, demo, deploying, elsewhere, evaluating, parts, publishing, pulling, rebuilding, stages
+from hfsafemerge.cli.failing import report
 from hfsafemerge.cli.root import app, quiet_libraries
-from hfsafemerge.errors import HfSafeMergeError
 
-__all__ = ["app", "data", "demo", "evaluating", "main", "parts", "publishing", "rebuilding", "stages"]
+__all__ = ["app", "data", "demo", "deploying", "elsewhere", "evaluating", "main", "parts", "publishing", "pulling", "rebuilding", "stages"]
 
 
 def _in_group() -> NoReturn:
@@ -19,29 +17,20 @@ def _in_group() -> NoReturn:
     from hfsafemerge.language_model.processes import leave, together
 
     quiet_libraries()  # those who follow load models too
-    leave(together(lambda: app(standalone_mode=False)) or 0)
+    leave(together(_do) or 0)
+
+
+def _do() -> int:
+    """Parse the command line and do what it says. Raises what that raises; a reader that leaves early ends it quietly."""
+    name = "hf safemerge" if as_extension() and not any(key.endswith("_COMPLETE") for key in os.environ) else None
+    code: int | None = app(standalone_mode=False, prog_name=name, windows_expand_args=False)
+    return code or 0
 
 
 def main() -> int:
-    """Run the command line. What a user can put right is one line on stderr; anything else shows its traceback."""
-    from huggingface_hub.cli._output import out
-
+    """Run the command line; the exit code. What went wrong is one line on stderr, and a traceback only with HF_DEBUG=1."""
     gc.set_threshold(50_000, 20, 100)  # what imports make stays; to look through it again and again takes a fifth of the start
     try:
-        code: int | None = _in_group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else app(standalone_mode=False)
-    except HfSafeMergeError as error:
-        out.error(str(error))
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        place = f" ({error.filename})" if error.filename else ""
-        hint = "Make room, then run the same command again." if full else "Check the path and who may write there."
-        out.error(f"{error.strerror or error}{place}. {hint}")
-        return 1
-    except (click.Abort, KeyboardInterrupt):
-        out.error("Stopped. The same command goes on from here.")
-        return 130
-    return code or 0
+        return _in_group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else _do()
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error)

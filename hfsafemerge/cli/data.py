@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
-from huggingface_hub import typer_factory
 from huggingface_hub.cli._framework import Argument, Option
 
-from hfsafemerge.cli.root import AllowWriterOpt, DirectoryOpt, RecipeArg, RedoOpt, app, examples, given, open_run
+from hfsafemerge.cli.root import AllowWriterOpt, DirectoryOpt, RecipeArg, RedoOpt, app, examples, group, open_run
 from hfsafemerge.errors import RunError
 
 if TYPE_CHECKING:
@@ -20,11 +19,10 @@ if TYPE_CHECKING:
 GENERATE = ("hfsafemerge generate recipe.yaml", "hfsafemerge generate recipe.yaml --dry-run", "hfsafemerge generate recipe.yaml --push")
 PUSH = ("hfsafemerge data push runs/my-merge me/my-merge", "hfsafemerge data push rows me/rows --license cc-by-nc-4.0 --no-private")
 CreatePrOpt = Annotated[bool, Option("--create-pr", help="Open pull requests in datasets that exist already; their settings stay.")]
-data = typer_factory(help="Publish data as datasets.", epilog=examples(*PUSH))
-app.add_group(data, name="data")
+data = group("data", "Publish data as datasets.", *PUSH)
 
 
-@app.command(epilog=examples(*GENERATE))
+@app.command(topic="stage", epilog=examples(*GENERATE))
 def generate(
     recipe: RecipeArg,
     directory: DirectoryOpt = None,
@@ -37,7 +35,11 @@ def generate(
     push: Annotated[bool, Option("--push", help="Publish the data where the recipe says, as datasets.")] = False,
     create_pr: CreatePrOpt = False,
 ) -> None:
-    """Make the synthetic safety and domain data, and harmless look-alikes."""
+    """Make the synthetic safety and domain data, and harmless look-alikes.
+
+    Harmful questions come from ready prompts, or, with --allow-writer, from a model that writes them; what is kept of the answers
+    are refusals. Stopped in between, the same command goes on with the next row.
+    """
     if create_pr and not push:
         raise click.UsageError("--create-pr says how to publish; give --push too.")
     if measure and not dry_run:
@@ -59,23 +61,28 @@ def generate(
         [
             {"data": kind, "rows": report["kept"], "file": str(run.directory / "data" / f"{kind}.parquet")}
             for kind, report in run.read("generation.json").items()
-        ]
+        ],
+        id_key="file",
     )
+    out.hint(f"search the merge parameters with `hfsafemerge search {recipe}`")
 
 
 @data.command("push", epilog=examples(*PUSH))
 def push_data(
-    folder: Annotated[Path, Argument(help="A run's directory, or a folder with safety.parquet and the like.", callback=given)],
-    repo_id: Annotated[str, Argument(help="Where to publish, as namespace/name; -safety, -domain and -benign are added.", callback=given)],
+    folder: Annotated[Path, Argument(help="A run's directory, or a folder with safety.parquet and the like.")],
+    repo_id: Annotated[str, Argument(help="Where to publish, as namespace/name; -safety, -domain and -benign are added.")],
     private: Annotated[bool | None, Option("--private/--no-private", help="Whether the datasets are private; they are by default.")] = None,
     create_pr: CreatePrOpt = False,
     license: Annotated[str | None, Option("--license", help="The licence, where it does not follow from those of the sources.")] = None,
     judge_error: Annotated[str | None, Option("--judge-error", help="What is known of how often the judges err, for the cards.")] = None,
 ) -> None:
-    """Publish data as datasets: each kind in a repository of its own, harmful prompts behind a gate."""
+    """Publish data as datasets: each kind in a repository of its own, harmful prompts behind a gate.
+
+    The same command goes on where it was stopped, and leaves what is published already as it is.
+    """
     from hfsafemerge._cli_output import Progress
     from hfsafemerge.running import Event
-    from hfsafemerge.running.datasets import Target, push_folder
+    from hfsafemerge.running.publishing.datasets import Target, push_folder
 
     if (folder / "recipe.yaml").exists():
         _told(_push(open_run(folder, None), repo_id, private, license, create_pr, judge_error))
@@ -91,9 +98,10 @@ def _push(
     """Publish a run's data where the command says, or else the recipe."""
     from hfsafemerge._cli_output import Progress
     from hfsafemerge.running import Event
-    from hfsafemerge.running.datasets import Target, push_run
+    from hfsafemerge.running.publishing.aiming import aim
+    from hfsafemerge.running.publishing.datasets import Target, push_run
 
-    run.publish_to(repo_id, private, license)
+    aim(run, {"repo_id": repo_id, "private": private, "license": license})
     wanted, progress = run.recipe.push, Progress()
     assert wanted is not None
     target = Target(wanted.repo_id, wanted.private, wanted.license, create_pr, judge_error)
@@ -106,6 +114,8 @@ def _told(pushed: Mapping["Kind", "Pushed"]) -> None:
 
     if out.mode.value == "json":
         out.dict({str(kind): asdict(found) for kind, found in pushed.items()})
+    elif out.is_quiet():
+        out.table([{"url": found.pull_request or found.url} for found in pushed.values()])
     else:
         out.result("Published", **{str(kind): found.pull_request or found.url for kind, found in pushed.items()})
 

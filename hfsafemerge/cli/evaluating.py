@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 from huggingface_hub.cli._framework import Argument, Option
 
-from hfsafemerge.cli.root import DirectoryOpt, RedoOpt, app, do, examples, given, quiet_libraries
+from hfsafemerge.cli.completion import Names, benchmarks, devices, judges, suites
+from hfsafemerge.cli.root import DirectoryOpt, RedoOpt, app, do, examples, quiet_libraries
 from hfsafemerge.cli.stages import show_scores
 from hfsafemerge.errors import RecipeError
 
@@ -24,28 +25,36 @@ if TYPE_CHECKING:
     )
 )
 def evaluate(
-    what: Annotated[
-        list[str], Argument(help="A recipe, or the directory of a run; or models, the first of which is the reference.", callback=given)
-    ],
-    suite: Annotated[str | None, Option("--suite", help="Measure models on quick, standard or paper.")] = None,
-    benchmark: Annotated[list[str] | None, Option("--benchmark", help="A registered benchmark; may be given several times.")] = None,
+    what: Annotated[list[str], Argument(help="A recipe, or the directory of a run; or models, the first of which is the reference.")],
+    suite: Annotated[str | None, Option("--suite", help="Measure models on quick, standard or paper.", click_type=Names(suites))] = None,
+    benchmark: Annotated[
+        list[str] | None, Option("--benchmark", help="A registered benchmark; may be given several times.", click_type=Names(benchmarks))
+    ] = None,
     task: Annotated[list[str] | None, Option("--task", help="A task of lm-eval; may be given several times.")] = None,
-    judge: Annotated[list[str] | None, Option("--judge", help="JUDGE=MODEL: what a judge judges with.")] = None,
+    judge: Annotated[list[str] | None, Option("--judge", help="JUDGE=MODEL: what a judge judges with.", click_type=Names(judges))] = None,
     limit: Annotated[int | None, Option("--limit", min=1, help="Only the first items of each benchmark: no number to publish.")] = None,
-    device: Annotated[str | None, Option("--device", help="Where models run: auto, cpu, cuda, cuda:1, ...")] = None,
+    device: Annotated[str | None, Option("--device", help="Where models run: auto, cpu, cuda, ...", click_type=Names(devices))] = None,
     directory: DirectoryOpt = None,
     redo: RedoOpt = False,
 ) -> None:
-    """Measure a merge and the models it is made of, or any models with --suite, --benchmark or --task."""
+    """Measure a merge and the models it is made of, or any models side by side.
+
+    Models without a recipe need --suite, --benchmark or --task, which say what they are measured on. Every rate comes with its
+    95 % interval. No reply is kept or shown: only what the judges said of it.
+    """
+    from hfsafemerge._cli_output import out
+
     chosen = suite or benchmark or task
     if not chosen:
         if len(what) > 1 or not (Path(what[0]).suffix in (".yaml", ".yml") or (Path(what[0]) / "recipe.yaml").exists()):
             raise RecipeError("Say what to measure models on: --suite quick, --benchmark NAME or --task NAME. A recipe says it itself.")
         if given_for_models := [name for name, value in (("--judge", judge), ("--limit", limit), ("--device", device)) if value]:
             raise click.UsageError(f"{given_for_models[0]} is for models without a recipe; write it into the recipe.")
-        show_scores(do("evaluate", Path(what[0]), directory, redo))
+        measured = do("evaluate", Path(what[0]), directory, redo)
+        show_scores(measured)
+        out.hint(f"publish the merge with `hfsafemerge push {measured.directory} NAMESPACE/NAME`")
         return
-    from hfsafemerge._cli_output import Progress, out
+    from hfsafemerge._cli_output import Progress
     from hfsafemerge._recipe_parts import ComputeSpec
     from hfsafemerge.running.comparing import evaluate_models
 

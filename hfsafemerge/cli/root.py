@@ -5,28 +5,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
-
-# The declaration layer of the `hf` command, as huggingface_hub.typer_factory uses it.
-from huggingface_hub import typer_factory
 from huggingface_hub.cli._framework import Argument, Option
 
 from hfsafemerge import __version__
+from hfsafemerge.cli.completion import InstallOpt, ShowOpt
+from hfsafemerge.cli.framework import Group
+from hfsafemerge.cli.framework import group as make_group
 
 if TYPE_CHECKING:
     from hfsafemerge.running import Run
 
-EPILOG = "Start with `hfsafemerge demo`, which runs everything offline, or with `hfsafemerge init`.\n"
-app = typer_factory(help="Merge expert language models without losing safety alignment.", epilog=EPILOG)
+LEARN = (
+    "\nLearn more\n"
+    "  Use `hfsafemerge COMMAND --help` for more about a command.\n"
+    "  docs/cli.md has all of them, and says what the exit codes mean.\n"
+    "  Start with `hfsafemerge demo`, which runs everything offline.\n"
+)
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    return "Examples\n" + "\n".join(f"  $ {command}" for command in commands) + "\n"
+
+
+def group(name: str, help: str, *commands: str) -> Group:
+    """A group of commands below the app, such as `hfsafemerge data`, with examples."""
+    made = make_group(help, examples(*commands))
+    app.add_group(made, name=name)
+    return made
+
+
+FLOW = ("init recipe.yaml", "check recipe.yaml", "run recipe.yaml", "push runs/llama3-openbio me/my-merge", "reproduce me/my-merge")
+app = make_group(
+    "Merge expert language models without losing safety alignment.", examples(*(f"hfsafemerge {step}" for step in FLOW)) + LEARN
+)
 
 
 def given(value: Any) -> Any:
-    """The value of a required argument: since click 8.3 a default of None, which `hf` gives to each, counts as one."""
-    if value is None:
-        raise click.UsageError("An argument is missing.")
+    """The value of a required argument."""
     return value
 
 
-RecipeArg = Annotated[Path, Argument(help="A recipe (YAML), or the directory of a run.", callback=given)]
+RecipeArg = Annotated[Path, Argument(help="A recipe (YAML), or the directory of a run.")]
 DirectoryOpt = Annotated[Path | None, Option("--directory", "-d", help="Where the run keeps its files; runs/NAME by default.")]
 RedoOpt = Annotated[bool, Option("--redo", help="Do stages again whose part of the recipe has changed.")]
 AllowWriterOpt = Annotated[
@@ -34,22 +54,20 @@ AllowWriterOpt = Annotated[
 ]
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(wanted: bool) -> bool:
+    if wanted and not click.get_current_context().resilient_parsing:
         click.echo(__version__)
         raise click.exceptions.Exit
+    return wanted
 
 
 @app.group_callback()
 def _root(
     version: Annotated[bool, Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)] = False,
+    install_completion: InstallOpt = False,
+    show_completion: ShowOpt = False,
 ) -> None:
     pass
-
-
-def examples(*commands: str) -> str:
-    """The end of a command's help."""
-    return "Examples\n" + "\n".join(f"  $ {command}" for command in commands) + "\n"
 
 
 def open_run(recipe: Path, directory: Path | None, allow_writer: bool = False) -> "Run":

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from huggingface_hub.cli._framework import Option
 
+from hfsafemerge.cli.completion import Names, devices, dtypes
 from hfsafemerge.cli.root import AllowWriterOpt, DirectoryOpt, RecipeArg, RedoOpt, app, do, examples, open_run
 from hfsafemerge.errors import RecipeError
 
@@ -11,9 +12,12 @@ if TYPE_CHECKING:
     from hfsafemerge.running import Run
 
 
-@app.command(epilog=examples("hfsafemerge check recipe.yaml"))
+@app.command(epilog=examples("hfsafemerge check recipe.yaml", "hfsafemerge check recipe.yaml --json"))
 def check(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False) -> None:
-    """See whether the models fit together, before any weights are downloaded."""
+    """See whether the models fit together, before any weights are downloaded.
+
+    It resolves every model and dataset to a commit, reads the headers of the weights, and says what is wrong before it costs.
+    """
     from hfsafemerge._cli_output import out
     from hfsafemerge.checkpoint import in_words
 
@@ -30,13 +34,18 @@ def check(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = Fal
                 "size": in_words(m["bytes"]),
             }
             for role, m in models.items()
-        ]
+        ],
+        id_key="ref",
     )
+    out.hint(f"do all stages with `hfsafemerge run {recipe}`")
 
 
-@app.command(epilog=examples("hfsafemerge calibrate recipe.yaml"))
+@app.command(topic="stage", epilog=examples("hfsafemerge calibrate recipe.yaml"))
 def calibrate(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False) -> None:
-    """Find out which entries of the models matter to each expert, for a method such as led. The other commands do it when needed."""
+    """Find out which entries of the models matter to each expert.
+
+    Methods such as led ask for it, and the commands that need it do it themselves.
+    """
     from hfsafemerge._cli_output import out
 
     run = open_run(recipe, directory)
@@ -45,11 +54,16 @@ def calibrate(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt =
     run.do("calibrate", redo=redo)
     found = run.read("calibration.json")
     out.table([{"expert": name, "samples": note["samples"], "data": note["data"]} for name, note in found.items()])
+    out.hint(f"search the merge parameters with `hfsafemerge search {recipe}`")
 
 
-@app.command(epilog=examples("hfsafemerge search recipe.yaml"))
+@app.command(topic="stage", epilog=examples("hfsafemerge search recipe.yaml", "hfsafemerge search runs/my-merge --json"))
 def search(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False) -> None:
-    """Choose the merge parameters from the data. One that was stopped goes on from its last candidate."""
+    """Choose the merge parameters from the data.
+
+    Prints the front: the candidates that no other one betters in safety and skill at once. A search that was stopped goes on
+    after its last candidate.
+    """
     from hfsafemerge._cli_output import out
 
     run = do("search", recipe, directory, redo)
@@ -57,23 +71,39 @@ def search(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = Fa
         front = run.read("front.json")
         rows = [{"candidate": point["number"], "fitness": point["fitness"], **point["terms"]} for point in front]
         out.table([{name: round(value, 4) for name, value in row.items()} for row in rows])
-        out.hint(f"the front of {len(front)} candidates; merge with another one by `hfsafemerge merge {recipe} --pick NUMBER`")
+        out.hint(f"merge with `hfsafemerge merge {recipe}`, or with another candidate of the front by `--pick NUMBER`")
     else:
-        out.dict(run.read("parameters.json"))
+        if out.is_quiet():
+            out.table([{"file": str(run.directory / "parameters.json")}])
+        else:
+            out.dict(run.read("parameters.json"))
+        out.hint(f"merge with `hfsafemerge merge {recipe}`")
 
 
-@app.command(epilog=examples("hfsafemerge merge recipe.yaml", "hfsafemerge merge mergekit.yml --device cuda --max-memory 20GB"))
+@app.command(
+    topic="stage",
+    epilog=examples(
+        "hfsafemerge merge recipe.yaml",
+        "hfsafemerge merge recipe.yaml --pick 12",
+        "hfsafemerge merge mergekit.yml --device cuda --max-memory 20GB",
+    ),
+)
 def merge(
     recipe: RecipeArg,
     directory: DirectoryOpt = None,
     redo: RedoOpt = False,
-    device: Annotated[str | None, Option("--device", help="Where to compute: auto, cpu, cuda, cuda:1, ...")] = None,
+    device: Annotated[str | None, Option("--device", help="Where to compute: auto, cpu, cuda, ...", click_type=Names(devices))] = None,
     max_memory: Annotated[str | None, Option("--max-memory", help="What the tensors in work may take together, such as 8GB.")] = None,
-    out_dtype: Annotated[str | None, Option("--out-dtype", help="float32, bfloat16 or float16; by default the base's.")] = None,
+    out_dtype: Annotated[
+        str | None, Option("--out-dtype", help="float32, bfloat16 or float16; by default the base's.", click_type=Names(dtypes))
+    ] = None,
     max_shard_size: Annotated[str | None, Option("--max-shard-size", help="The size of one file of weights, such as 5GB.")] = None,
     pick: Annotated[int | None, Option("--pick", min=1, help="Merge with this candidate of the search, not the recommended one.")] = None,
 ) -> None:
-    """Write the merged model. Reads mergekit's YAML too."""
+    """Write the merged model. Reads mergekit's YAML too.
+
+    Data and search come first, where the recipe asks for them and they are not there yet.
+    """
     from hfsafemerge._cli_output import out
     from hfsafemerge.checkpoint import size_in_bytes
 
@@ -89,11 +119,16 @@ def merge(
     )
     run.do("merge", redo=redo)
     out.result("Merged", model=str(run.directory / "model"))
+    out.hint(f"measure it with `hfsafemerge evaluate {recipe}`")
 
 
 @app.command(epilog=examples("hfsafemerge run recipe.yaml", "hfsafemerge run recipe.yaml --directory /data/my-merge"))
 def run(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False, allow_writer: AllowWriterOpt = False) -> None:
-    """Do all stages that are left; publish too if the recipe says where."""
+    """Do all stages that are left; publish too if the recipe says where.
+
+    check, generate, search, merge, evaluate, and push. After Ctrl-C or a killed process the same command goes on; a recipe that
+    has changed is refused, unless --redo does again what the change touches.
+    """
     from hfsafemerge._cli_output import out
 
     opened = open_run(recipe, directory, allow_writer)
@@ -101,7 +136,8 @@ def run(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False
     show_scores(opened)
     if opened.recipe.push:
         warn_of_private(opened)
-        out.hint(f"published at {opened.read('pushed.json')['model']['url']}")
+        model = opened.read("pushed.json")["model"]
+        out.hint(f"published at {model['url']}; anyone can rebuild it with `hfsafemerge reproduce {opened.recipe.push.repo_id}`")
     else:
         out.hint(f"publish it with `hfsafemerge push {opened.directory} NAMESPACE/NAME`")
 
@@ -119,10 +155,16 @@ def show_scores(run: "Run") -> None:
     from hfsafemerge._cli_output import out
     from hfsafemerge.card import percent
     from hfsafemerge.evaluation.naming import rate_name
+    from hfsafemerge.recipe import MERGED
 
-    found = run.read("scores.json")["scores"]
+    written = run.read("scores.json")
+    found = written["scores"]
     if out.mode.value == "json":
-        out.dict(run.read("scores.json"))
+        out.dict(written)
+        return
+    if out.is_quiet():
+        places = {MERGED: str(run.directory / "model")}
+        out.table([{"model": written["models"].get(name) or places.get(name, name)} for name in found])
         return
     out.set_no_truncate(True)  # a number without its interval is none
     out.table(

@@ -1,31 +1,54 @@
 """The Hub: what a model is before its weights are fetched, the fetching, and the only code that writes to the Hub."""
 
 from hfsafemerge.hub.client import RepoType, api, hub_errors
-from hfsafemerge.hub.dataset_rows import rows
+from hfsafemerge.hub.collections import ItemType, collect
+from hfsafemerge.hub.committing import LARGE, Progress, goes_to_lfs
+from hfsafemerge.hub.dataset_rows import pull_dataset, row_files, rows
+from hfsafemerge.hub.downloading import Tell, tell_nothing
 from hfsafemerge.hub.fetching import SMALL_FILES, fetch, pull, pull_adapter, resolve
-from hfsafemerge.hub.finding import FoundModel, dataset_license, find_model, model_license
+from hfsafemerge.hub.finding import FoundModel, find_model
+from hfsafemerge.hub.listing import bytes_to_fetch, listing, storage
+from hfsafemerge.hub.lookup import Access, Facts, look_up, require_access
+from hfsafemerge.hub.repositories import Place, check_can_write, is_missing
+from hfsafemerge.hub.retrying import Notify, say_nothing
 from hfsafemerge.hub.small_files import read_json
-from hfsafemerge.hub.writing import Pushed, check_can_write, create_repo, propose_dataset, publish_dataset, push_files
+from hfsafemerge.hub.writing import Pushed, propose, publish
 
 __all__ = [
+    "LARGE",
     "SMALL_FILES",
+    "Access",
+    "Facts",
     "FoundModel",
+    "ItemType",
+    "Notify",
+    "Place",
+    "Progress",
     "Pushed",
     "RepoType",
+    "Tell",
     "api",
+    "bytes_to_fetch",
     "check_can_write",
-    "create_repo",
-    "dataset_license",
+    "collect",
     "fetch",
     "find_model",
+    "goes_to_lfs",
     "hub_errors",
-    "model_license",
-    "propose_dataset",
-    "publish_dataset",
+    "is_missing",
+    "listing",
+    "look_up",
+    "propose",
+    "publish",
     "pull",
     "pull_adapter",
-    "push_files",
+    "pull_dataset",
     "read_json",
+    "require_access",
     "resolve",
+    "row_files",
     "rows",
+    "say_nothing",
+    "storage",
+    "tell_nothing",
 ]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, get_token, is_offline_mode
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -24,6 +24,7 @@ from hfsafemerge import __version__
 from hfsafemerge.errors import CheckpointError, HubError
 
 RepoType = Literal["model", "dataset"]
+ONLINE_FIRST = "Unset it and run the same command once; what has been checked and fetched then works offline."
 
 
 @lru_cache
@@ -33,20 +34,31 @@ def api() -> HfApi:
 
 
 @contextmanager
-def hub_errors(what: str) -> Iterator[None]:
-    """Turn what the Hub's clients raise into one sentence that says what to do."""
+def hub_errors(what: str, *, offline: str = "It is needed from the Hub") -> Iterator[None]:
+    """Turn what the Hub's clients raise into one sentence that says what to do.
+
+    Args:
+        what: a repository, or what else was asked for.
+        offline: why it can't be done with HF_HUB_OFFLINE set.
+    """
     login = "" if get_token() else " You are not signed in: run `hf auth login` or set HF_TOKEN."
     try:
         yield
-    except GatedRepoError as error:
+    except GatedRepoError as error:  # before the next one, which it is a kind of
         raise HubError(
-            f"{what} is gated, and you have not been granted access. Ask for it on its page, {api().endpoint}/{what.split('@')[0]}.{login}"
+            f"{what} is gated, and you have not been granted access. Ask for it on its page, {_page(error, what)}.{login}"
         ) from error
     except RepositoryNotFoundError as error:
         raise HubError(f"{what} does not exist at {api().endpoint}, or is private.{login}") from error
     except RevisionNotFoundError as error:
         raise HubError(f"{what}: there is no such branch, tag or commit. Leave the revision out, or name one that exists.") from error
-    except LocalEntryNotFoundError as error:
+    except LocalEntryNotFoundError as error:  # the client's word when it got no answer that it could use
+        if is_offline_mode():
+            raise HubError(f"{what}: {offline}, and HF_HUB_OFFLINE is set. {ONLINE_FIRST}") from error
+        cause = error.__cause__
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) and cause.response is not None else None
+        if status is not None:
+            raise HubError(f"The Hub refused {what} ({status}): {first_line(cause or error)}{login if status == 403 else ''}") from error
         raise HubError(
             f"Can't reach {api().endpoint} for {what}, and it is not in the cache. Check the connection, or HF_ENDPOINT."
         ) from error
@@ -57,12 +69,24 @@ def hub_errors(what: str) -> Iterator[None]:
     except SafetensorsParsingError as error:
         raise CheckpointError(f"{what}: its weights have a malformed header: {first_line(error)}") from error
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no status"
-        raise HubError(f"The Hub refused {what} ({status}): {first_line(error)}{login if status in (401, 403) else ''}") from error
+        status = error.response.status_code if error.response is not None else None
+        raise HubError(
+            f"The Hub refused {what} ({status or 'no status'}): {first_line(error)}{login if status in (401, 403) else ''}"
+        ) from error
     except OfflineModeIsEnabled as error:
-        raise HubError(f"{what} is needed from the Hub, and HF_HUB_OFFLINE is set. Unset it, or fetch the repository first.") from error
+        raise HubError(f"{what}: {offline}, and HF_HUB_OFFLINE is set. {ONLINE_FIRST}") from error
     except (httpx.HTTPError, ConnectionError) as error:
         raise HubError(f"Can't reach {api().endpoint} for {what}: {first_line(error)}. Check the connection, or HF_ENDPOINT.") from error
+    except OSError as error:
+        if "Consistency check failed" not in str(error):  # all that the client says of an answer that was cut short
+            raise
+        raise HubError(f"{what}: the connection ended before the whole file had come. Run the same command again.") from error
+
+
+def _page(error: GatedRepoError, what: str) -> str:
+    """Where one asks for access: the page of the repository has the form."""
+    repo_id = error.repo_id or what.split("@")[0].split("+")[0]
+    return f"{api().endpoint}/{'datasets/' if error.repo_type == 'dataset' else ''}{repo_id}"
 
 
 def first_line(error: BaseException) -> str:

@@ -59,8 +59,7 @@ def publish_lab(folder: Path, namespace: str, progress: Callable[[str], None] = 
 
 
 def _publish(repo_id: str, repo_type: hub.RepoType, files: dict[str, Path], progress: Callable[[str], None]) -> None:
-    hub.create_repo(repo_id, repo_type, private=False, marker="README.md")
-    hub.push_files(repo_id, repo_type, files, "Lab of hfsafemerge")
+    hub.publish(hub.Place(repo_id, repo_type, marker="README.md", private=False), files, "Lab of hfsafemerge")
     progress(repo_id)
 
 

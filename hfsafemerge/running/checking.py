@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from hfsafemerge import hub
 from hfsafemerge.card import resolve_license
-from hfsafemerge.checkpoint import DTYPES, TensorInfo, check_mergeable, in_words, require_space
+from hfsafemerge.checkpoint import DTYPES, TensorInfo, check_mergeable
 from hfsafemerge.errors import IncompatibleExperts
 from hfsafemerge.lm_eval_tasks import require_tasks
 from hfsafemerge.merging import Groups, Slices
-from hfsafemerge.recipe import ModelRef, Recipe
+from hfsafemerge.recipe import DatasetRef, ModelRef, Recipe
 from hfsafemerge.running import inputs
-from hfsafemerge.running.datasets import made_kinds, sources
 from hfsafemerge.running.merging import NAMES, device_of
+from hfsafemerge.running.publishing.datasets import made_kinds, sources
+from hfsafemerge.running.room import needs, require_room
 
 if TYPE_CHECKING:
     from hfsafemerge.running.directory import Run
@@ -41,10 +42,9 @@ def check(run: "Run") -> None:
     recipe.parameters(groups.count)
     if isinstance(groups, Slices):
         groups.check(tensors)
-    weights, size = sum({model.label: model.download for model in found.values()}.values()), _size(recipe, groups, tensors)
-    require_space(run.directory, size)
-    fit = f"{len(base.summary.tensors)} tensors fit together"
-    run.emit(f"{fit}; at most {in_words(weights)} to download, {in_words(size)} to write")
+    needed = needs(run.directory, found.values(), checked["datasets"].values(), _size(recipe, groups, tensors))
+    run.emit(f"{len(base.summary.tensors)} tensors fit together; {needed}")
+    require_room(run.directory, needed)
     if recipe.push is not None:  # better known now than after hours of work
         resolve_license(inputs.licenses(recipe, checked), recipe.push.license)
         for kind in made_kinds(recipe):
@@ -54,7 +54,7 @@ def check(run: "Run") -> None:
         from hfsafemerge.running.ray_cluster import the_library  # imported where it is asked for, since it is optional
 
         the_library()
-    run.write(inputs.CHECKED, checked)
+    run.write(inputs.CHECKED, checked | {"needs": needed.as_dict()})
 
 
 def find(run: "Run") -> tuple[dict[str, hub.FoundModel], dict[str, Any]]:
@@ -65,15 +65,12 @@ def find(run: "Run") -> tuple[dict[str, hub.FoundModel], dict[str, Any]]:
     roles = inputs.model_roles(recipe)
     for done, (role, ref) in enumerate(roles.items(), 1):
         if ref.endpoint is not None and role not in recipe.models:  # none of its files are read
-            served[role] = _served(ref)
+            served[role] = _served(ref, run.emit)
             run.emit(f"{role}: {ref}, served by {ref.endpoint.host}", done, len(roles))
             continue
-        found[role] = hub.find_model(ref)
+        found[role] = hub.find_model(ref, run.emit)
         run.emit(f"{role}: {found[role].label}", done, len(roles))
-    datasets = {}
-    for role, data in inputs.dataset_roles(recipe).items():
-        commit = hub.resolve(data, "dataset")
-        datasets[role] = {"ref": str(data), "commit": commit, "license": hub.dataset_license(data, commit)}
+    datasets = {role: _dataset(data, run.emit) for role, data in inputs.dataset_roles(recipe).items()}
     models = {
         role: {
             "ref": str(m.ref),
@@ -83,24 +80,40 @@ def find(run: "Run") -> tuple[dict[str, hub.FoundModel], dict[str, Any]]:
             "architecture": m.summary.architecture,
             "dtypes": m.summary.dtypes,
             "bytes": m.download,
+            "bytes_to_fetch": m.to_fetch,
+            "access": m.access,
+            "adapter_access": m.adapter_access,
         }
         for role, m in found.items()
     }
     return found, {"models": models | served, "datasets": datasets}
 
 
-def _served(ref: ModelRef) -> dict[str, Any]:
+def _served(ref: ModelRef, notify: hub.Notify) -> dict[str, Any]:
     """What check.json holds of a model that a server runs: no more than its repository's commit and licence, where it names one."""
-    commit = "" if ref.only_served else hub.resolve(ref)
+    told = None if ref.only_served or ref.path is not None else hub.look_up(ref, "model", notify)
     return {
         "ref": str(ref),
-        "commit": commit,
-        "adapter_commit": hub.resolve(ref.adapter) if ref.adapter is not None else None,
-        "license": None if ref.only_served else hub.model_license(ref, commit),
+        "commit": told.commit if told is not None else "" if ref.only_served else hub.resolve(ref),
+        "adapter_commit": hub.resolve(ref.adapter, "model", notify) if ref.adapter is not None else None,
+        "license": told.license if told is not None else None,
         "architecture": "served",
         "dtypes": "",
         "bytes": 0,
+        "bytes_to_fetch": 0,
+        "access": told.access if told is not None else "local",
+        "adapter_access": None,
     }
+
+
+def _dataset(ref: DatasetRef, notify: hub.Notify) -> dict[str, Any]:
+    """What check.json holds of a dataset. Of its files only the sizes are known, not which of them hold the split: at most all do."""
+    if ref.path is not None:
+        return {"ref": str(ref), "commit": hub.resolve(ref), "license": None, "bytes_at_most": 0, "access": "local"}
+    told = hub.look_up(ref, "dataset", notify)
+    files = hub.row_files(hub.listing(str(ref.repo_id), "dataset", told.commit, notify))
+    size = hub.bytes_to_fetch(str(ref.repo_id), "dataset", told.commit, files)
+    return {"ref": str(ref), "commit": told.commit, "license": told.license, "bytes_at_most": size, "access": told.access}
 
 
 def _size(recipe: Recipe, groups: Groups, tensors: Mapping[str, Mapping[str, TensorInfo]]) -> int:

@@ -125,11 +125,11 @@ def evaluate_models(
         "name": "comparison",
         "seed": seed,
         "reference": names[0],
-        "base": _dumped(models[0]),
-        "experts": [{**_dumped(model), "name": name} for model, name in zip(models[1:], names[1:], strict=True)],
+        "base": dumped(models[0]),
+        "experts": [{**dumped(model), "name": name} for model, name in zip(models[1:], names[1:], strict=True)],
         "judges": dict(judges or {}),
         "evaluation": dict(evaluation),
-        "compute": _dumped(compute or ComputeSpec()),
+        "compute": dumped(compute or ComputeSpec()),
     }
     try:
         wanted = Models.model_validate(asked)
@@ -186,6 +186,7 @@ def _evaluate(run: Run) -> None:
         plot_categories(scores, [run.directory / "categories.png", run.directory / "categories.svg"])
 
 
-def _dumped(part: ModelRef | Expert | JudgeSpec | ComputeSpec) -> dict[str, Any]:
+def dumped(part: ModelRef | Expert | JudgeSpec | ComputeSpec) -> dict[str, Any]:
+    """A part of a recipe as its YAML would hold it."""
     found: dict[str, Any] = part.model_dump(mode="json", exclude_defaults=True)
     return found

@@ -1,6 +1,7 @@
 """What a run reads from elsewhere: the models and datasets of its recipe by role, pinned to the commits found at check."""
 
 import gc
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -83,7 +84,24 @@ def source(run: "Run", role: str) -> Source:
     """Where the weights of a model are, downloaded where needed."""
     require_unchanged(run, role)
     ref, checked = model_roles(run.recipe)[role], run.read(CHECKED)["models"][role]
-    return Source.pulled(ref, checked["commit"], checked["adapter_commit"])
+    return Source.pulled(
+        ref,
+        checked["commit"],
+        checked["adapter_commit"],
+        access=checked.get("access"),
+        adapter_access=checked.get("adapter_access"),
+        notify=run.emit,
+        tell=progress(run, str(ref)),
+    )
+
+
+def progress(run: "Run", what: str) -> hub.Tell:
+    """What tells a run's listener how far a download is."""
+
+    def tell(done: int, total: int, left: float | None) -> None:
+        run.emit(f"MB of {what}", math.ceil(done / 1e6), math.ceil(total / 1e6), left=left)
+
+    return tell
 
 
 def folder(run: "Run", role: str) -> Path:
@@ -235,8 +253,9 @@ def judge_models(run: "Run") -> dict[str, str]:
 def rows(run: "Run", role: str) -> list[dict[str, Any]]:
     """The rows of a dataset."""
     ref = dataset_roles(run.recipe)[role]
-    _refuse_changed(ref, commit(run, "datasets", role))
-    return hub.rows(ref, commit(run, "datasets", role))
+    checked = run.read(CHECKED)["datasets"][role]
+    _refuse_changed(ref, checked["commit"])
+    return hub.rows(ref, checked["commit"], checked.get("access"))
 
 
 def examples(run: "Run", role: str, kind: Literal["safety", "benign", "domain"], registered: str | None = None) -> list[Example]:

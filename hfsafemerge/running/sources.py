@@ -20,10 +20,22 @@ class Source:
     adapter: Path | None = None
 
     @classmethod
-    def pulled(cls, ref: ModelRef, commit: str, adapter_commit: str | None) -> "Source":
-        """A model of the Hub or a local folder, downloaded where needed. Raises HubError."""
-        adapter = hub.pull_adapter(ref.adapter, str(adapter_commit)) if ref.adapter is not None else None
-        return cls(hub.pull(ref, commit), adapter)
+    def pulled(
+        cls,
+        ref: ModelRef,
+        commit: str,
+        adapter_commit: str | None,
+        *,
+        access: hub.Access | None = None,
+        adapter_access: hub.Access | None = None,
+        notify: hub.Notify = hub.say_nothing,
+        tell: hub.Tell = hub.tell_nothing,
+    ) -> "Source":
+        """A model of the Hub or a local folder, downloaded where needed. Raises as `hub.pull` does."""
+        adapter = None
+        if ref.adapter is not None:
+            adapter = hub.pull_adapter(ref.adapter, str(adapter_commit), adapter_access, notify, tell)
+        return cls(hub.pull(ref, commit, access, notify, tell), adapter)
 
     def opened(self) -> tuple[Weights, Mapping[str, Any]]:
         """The weights, with the adapter applied as they are read, and the configuration. Raises CheckpointError."""

@@ -31,7 +31,7 @@ def stages(*, calibrated: bool = False) -> dict[str, Stage]:
     from hfsafemerge.running.evaluating import evaluate
     from hfsafemerge.running.generating import generate
     from hfsafemerge.running.merging import merge
-    from hfsafemerge.running.publishing import push
+    from hfsafemerge.running.publishing.pushing import push
     from hfsafemerge.running.searching import search
 
     fitting = ("merge.chat_template", "merge.tokenizer", "merge.slices")

@@ -32,8 +32,9 @@ Notify = Callable[[str], None]
 class Target:
     """Where datasets go, and how: `repo_id` is followed by -safety, -domain and -benign.
 
-    With `create_pr` what is there already gets a pull request instead, and keeps its settings. `judge_error` says in the cards
-    what is known of how often the judges err; by default what the recipe of a run gives.
+    With `create_pr` what is there already gets a pull request instead, and keeps its settings; with `beside` too, what is not is
+    published as always. `judge_error` says in the cards what is known of how often the judges err; by default what the recipe of a
+    run gives. With `overwrite` rows are committed on top of what somebody else has made, too.
     """
 
     repo_id: str
@@ -41,6 +42,8 @@ class Target:
     license: str | None = None
     create_pr: bool = False
     judge_error: str | None = None
+    beside: bool = False
+    overwrite: bool = False
 
     def of(self, kind: Kind) -> str:
         """The repository of a kind."""
@@ -56,10 +59,19 @@ def push_run(run: "Run", target: Target, notify: Notify) -> dict[Kind, hub.Pushe
     """Publish the data that a run has made.
 
     Raises:
+        RunError, RecipeError, DataError: as for `facts_of`.
+        HubError: the Hub refused.
+    """
+    return _publish(facts_of(run, target), run.read(REPORT), target, notify)
+
+
+def facts_of(run: "Run", target: Target) -> list[DatasetFacts]:
+    """What would be published of the data that a run has made, each kind with all that its card says.
+
+    Raises:
         RunError: nothing was generated.
         RecipeError: a licence does not follow from those of the sources, and none was chosen.
         DataError: rows were not vetted.
-        HubError: the Hub refused.
     """
     kinds = made_kinds(run.recipe)
     if not kinds or not run.is_done("generate"):
@@ -87,7 +99,7 @@ def push_run(run: "Run", target: Target, notify: Notify) -> dict[Kind, hub.Pushe
                 judge_error=target.judge_error or _judge_error(recipe),
             )
         )
-    return _publish(facts, report, target, notify)
+    return facts
 
 
 def push_folder(folder: Path, target: Target, notify: Notify) -> dict[Kind, hub.Pushed]:
@@ -207,22 +219,22 @@ def _vetted(kind: Kind, file: Path) -> list[Example]:
 
 
 def _publish(facts: Sequence[DatasetFacts], report: Mapping[str, Any], target: Target, notify: Notify) -> dict[Kind, hub.Pushed]:
-    if not target.create_pr:
-        hub.check_can_write([each.repo_id for each in facts])
+    proposed = {each.kind for each in facts if target.create_pr and not (target.beside and hub.is_missing(target.of(each.kind), "dataset"))}
+    if own := [each.repo_id for each in facts if each.kind not in proposed]:
+        hub.check_can_write(own)
     pushed = {}
     for each in facts:
-        gated, message = each.kind == "safety", f"{each.kind} data of {each.name} ({each.tag})"
+        message = f"{each.kind} data of {each.name} ({each.tag})"
+        place = hub.Place(each.repo_id, "dataset", MADE_BY, private=target.private, gated=each.kind == "safety", overwrite=target.overwrite)
         with TemporaryDirectory(prefix="hfsafemerge-") as folder:
             card, made = Path(folder) / "README.md", Path(folder) / MADE_BY
             card.write_text(dataset_card(each))
             about = {"version": __version__, "kind": each.kind, "sha256": each.digest, "canary": each.canary}
             made.write_text(json.dumps(about | {"generation": report.get(each.kind)}, indent=2) + "\n")
             files = {"README.md": card, MADE_BY: made, ROWS: each.rows}
-            if target.create_pr:
-                pushed[each.kind] = hub.propose_dataset(each.repo_id, files, message, gated=gated, notify=notify)
+            if each.kind in proposed:
+                pushed[each.kind] = hub.propose(place, files, message, notify=notify)
             else:
-                pushed[each.kind] = hub.publish_dataset(
-                    each.repo_id, files, message, tag=each.tag, marker=MADE_BY, private=target.private, gated=gated, notify=notify
-                )
+                pushed[each.kind] = hub.publish(place, files, message, tag=each.tag, notify=notify)
         notify(f"{each.kind} data at {pushed[each.kind].pull_request or pushed[each.kind].url}")
     return pushed

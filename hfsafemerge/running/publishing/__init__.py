@@ -1,0 +1,1 @@
+"""The stage push: where a run goes, what of it, what a push would do and has done."""
