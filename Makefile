@@ -10,7 +10,7 @@ demo: .venv/.installed
 	$(BIN)/hfsafemerge demo $(DEMO_ARGS)
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TEST_ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -1,11 +1,32 @@
-"""Whose token is used: on a Space that of the visitor who signed in, elsewhere that of this machine."""
+"""Whose token is used and whose runs are seen: on a Space those of the visitor who signed in, elsewhere those of this machine."""
 
+import hashlib
 import os
+import threading
+import time
+from dataclasses import dataclass
 
 import gradio as gr
-from huggingface_hub import get_token
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the one import that is right in every version
 
 from hfsafemerge.errors import HubError
+
+KNOWN_FOR = 600.0  # seconds that the name behind a token is remembered
+_known: dict[str, tuple[float, list[str]]] = {}  # names by a digest of the token, which is kept nowhere
+_knowing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a run is, as a digest of the account's name; None where nobody has signed in."""
+
+    key: str | None
+
+
+HERE = Owner("here")
+NOBODY = Owner(None)
 
 
 def on_space() -> bool:
@@ -30,7 +51,49 @@ def write_token(visitor: gr.OAuthToken | None) -> str:
     token = token_of(visitor)
     if token is None:
         raise HubError(f"Publishing needs a Hugging Face account. {how_to_sign_in()}")
+    if on_space() and visitor is not None and 0 < visitor.expires_at <= time.time():
+        raise HubError("Your sign-in has expired. Sign out and in again with the button at the top of the page, then try again.")
     return token
+
+
+def owner_of(visitor: gr.OAuthToken | None) -> Owner:
+    """Whose runs the caller may see and start.
+
+    Raises:
+        HubError: the Hub does not say whose the token is.
+    """
+    if not on_space():
+        return HERE
+    if visitor is None:
+        return NOBODY
+    return Owner(hashlib.sha256(f"hfsafemerge {_names(visitor.token)[0]}".encode()).hexdigest()[:32])
+
+
+def namespaces(visitor: gr.OAuthToken | None) -> list[str]:
+    """Where the caller may publish: the account's name, then its organisations; none for who is signed out. Raises HubError."""
+    token = token_of(visitor)
+    return _names(token) if token is not None else []
+
+
+def _names(token: str) -> list[str]:
+    """The names of the account and its organisations, asked for once in a while."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    with _knowing:
+        since, names = _known.get(digest, (0.0, []))
+        if names and time.monotonic() - since < KNOWN_FOR:
+            return names
+    try:
+        me = HfApi(library_name="hfsafemerge").whoami(token=token)
+        names = [str(me["name"]), *(str(org["name"]) for org in me.get("orgs", []))]
+    except HfHubHTTPError as error:
+        raise HubError("The Hub does not know your sign-in any more. Sign out and in again with the button at the top.") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise HubError("The Hub can't be reached to see who you are. Try again in a minute.") from error
+    with _knowing:
+        for old in [key for key, (at, _) in _known.items() if time.monotonic() - at > KNOWN_FOR]:
+            del _known[old]
+        _known[digest] = (time.monotonic(), names)
+    return names
 
 
 def how_to_sign_in() -> str:

@@ -1,4 +1,4 @@
-"""The directory of a job: what is in it, and whether anybody works on it."""
+"""The directory of a job: what is in it, whose it is, and whether anybody works on it."""
 
 import fcntl
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsafemerge.errors import RunError
+from space.accounts import HERE, Owner
 
 CACHE = "hf"  # in the directory: the job's own cache of the Hub, where it has one
 
@@ -41,15 +42,25 @@ class Job:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """job.json: the process, when it started, its commands, and whether the job is the lab's."""
+        """job.json: whose it is, its process, when it was asked for, its steps, and what was chosen of the lab."""
         found: dict[str, Any] = json.loads((self.directory / "job.json").read_text())
         return found
 
     @property
+    def owner(self) -> Owner:
+        """Whose it is."""
+        return Owner(self.facts["owner"])
+
+    @property
     def exit_code(self) -> int | None:
-        """That of the last command; None when the process still works or was killed."""
+        """That of the last command; None when the process still works, was killed or has not begun."""
         file = self.directory / "exit_code"
         return int(file.read_text()) if file.exists() else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a process was ever started for it."""
+        return (self.directory / "lock").exists()
 
     @property
     def cancelled(self) -> bool:
@@ -63,6 +74,12 @@ class Job:
         return str(json.loads(file.read_text())["model"]["url"]) if file.exists() else None
 
     @property
+    def proposed(self) -> str | None:
+        """The address of the pull request, if the model was proposed in one."""
+        file = self.run / "pushed.json"
+        return json.loads(file.read_text())["model"]["pull_request"] if file.exists() else None
+
+    @property
     def kept_private(self) -> list[str]:
         """Why the published model was made private whatever was asked for; nothing where it was not."""
         file = self.run / "pushed.json"
@@ -70,6 +87,8 @@ class Job:
 
     def is_alive(self) -> bool:
         """Whether a process works on it: then its lock is held, also after this app was started again."""
+        if not self.begun:
+            return False
         with (self.directory / "lock").open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -83,12 +102,22 @@ def root() -> Path:
     return Path(os.environ.get("HFSAFEMERGE_SPACE_RUNS", "space-runs")).resolve()
 
 
-def find(job_id: str) -> Job:
-    """The job of that id. Raises RunError when there is none."""
-    directory = root() / job_id
-    if not re.fullmatch(r"[0-9a-f]{32}", job_id) or not (directory / "job.json").exists():
+def every_job() -> list[Job]:
+    """All jobs there are, whoever's."""
+    return [Job(file.parent) for file in sorted(root().glob("*/job.json"))]
+
+
+def find(job_id: str, owner: Owner = HERE) -> Job:
+    """The job of that id, if it is the owner's or nobody's: who has the id of a job that nobody signed for may see it.
+
+    Raises:
+        RunError: there is none. Of another's job the same is said.
+    """
+    job = Job(root() / job_id)
+    known = re.fullmatch(r"[0-9a-f]{32}", job_id) and (job.directory / "job.json").exists()
+    if not known or job.owner.key not in (None, owner.key):
         raise RunError(f"There is no run {job_id[:40]!r} here. Start one, or take the address of the page that showed it.")
-    return Job(directory)
+    return job
 
 
 def error_line(printed: str) -> str:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hfsafemerge.running import Event, stages
+from space.environment import without_secrets
 from space.job import Job, error_line
+from space.queueing import QUEUE
 
 LAB = "lab"
-Phase = Literal["running", "stopping", "done", "cancelled", "failed"]
+Phase = Literal["queued", "running", "stopping", "done", "cancelled", "failed", "lost"]
 State = Literal["waiting", "running", "done", "stopped"]
 
 
@@ -24,7 +26,11 @@ class StageState:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a job is. `eta` is in seconds, of the stage that is being worked on; `error` says why a job failed."""
+    """Where a job is.
+
+    `eta` is in seconds, of the stage that is being worked on; `error` says why a job failed; `position` is its place in the queue,
+    from 1 on. A job that waited when the app was started again is lost, since its token was in the app's memory.
+    """
 
     job: str
     phase: Phase
@@ -36,17 +42,19 @@ class Status:
     eta: float | None
     error: str
     log: str
+    position: int | None = None
 
 
 def status(job: Job) -> Status:
     """Where the job is now."""
     alive = job.is_alive()  # first: whatever is read after the process has ended is final
-    log = tail(job.log, 12_000)
+    log = without_secrets(tail(job.log, 12_000))
     event = last_event(job.run / "events.jsonl")
     if event is None:
         lines = log.splitlines()
-        event = Event(LAB if job.facts["lab"] else "check", lines[-1] if lines else "starting")
-    phase = _phase(job, alive)
+        event = Event(LAB if job.facts["lab"] else "check", lines[-1] if lines else "waiting" if not job.begun else "starting")
+    position = QUEUE.position(job.id)
+    phase = _phase(job, alive, position)
     return Status(
         job=job.id,
         phase=phase,
@@ -56,24 +64,35 @@ def status(job: Job) -> Status:
         done=event.done,
         total=event.total,
         eta=event.eta if phase == "running" else None,
-        error=(error_line(log) or "The process was ended from outside, or by a fault; the log says more.") if phase == "failed" else "",
+        error=_error(phase, log),
         log=log,
+        position=position,
     )
 
 
-def _phase(job: Job, alive: bool) -> Phase:
+def _phase(job: Job, alive: bool, position: int | None) -> Phase:
     if alive:
         return "stopping" if job.cancelled else "running"
     if job.exit_code == 0:
         return "done"
-    return "cancelled" if job.cancelled else "failed"
+    if position is not None:
+        return "queued"
+    if job.cancelled:
+        return "cancelled"
+    return "failed" if job.begun else "lost"
+
+
+def _error(phase: Phase, log: str) -> str:
+    if phase == "lost":
+        return "The app was started again while this run waited. Start it anew."
+    return (error_line(log) or "The process was ended from outside, or by a fault; the log says more.") if phase == "failed" else ""
 
 
 def _stages(job: Job, alive: bool) -> list[StageState]:
     """The stages in the order of work: the lab's own first, and push only where the run has come to it."""
     manifest = job.run / "run.json"
     known: dict[str, Any] = json.loads(manifest.read_text())["stages"] if manifest.exists() else {}
-    at_work: State = "running" if alive else "stopped"
+    at_work: State = "running" if alive else "stopped" if job.begun else "waiting"
     found = []
     if job.facts["lab"]:
         found.append(StageState(LAB, "done" if job.recipe.exists() else at_work, 0.0))

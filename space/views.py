@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hfsafemerge._card_plot import plot_alignment, points_of
 from hfsafemerge.card import percent
+from hfsafemerge.checkpoint import in_words
 from hfsafemerge.evaluation.naming import rate_name
 from hfsafemerge.running import clock
 from space.progress import Phase, StageState, State, Status
@@ -24,11 +25,13 @@ STAGES: Mapping[str, str] = {
 }
 MARKS: Mapping[State, str] = {"waiting": "○", "running": "◐", "done": "●", "stopped": "◌"}
 HEADS: Mapping[Phase, str] = {
+    "queued": "Waiting",
     "running": "Running",
     "stopping": "Stopping",
     "done": "Finished",
     "cancelled": "Cancelled",
     "failed": "Failed",
+    "lost": "Lost",
 }
 
 
@@ -48,10 +51,31 @@ def help_text(text: str) -> str:
     return f'<p class="help">{escape(text)}</p>'
 
 
+def heading(text: str, says: str) -> str:
+    """What a group of fields is for."""
+    return f'<h3 class="heading">{escape(text)}</h3><p class="help">{escape(says)}</p>'
+
+
+def model(name: str) -> str:
+    """A model in a list, by its name."""
+    return f'<span class="model">{escape(name)}</span>'
+
+
+def headline(status: Status) -> str:
+    """One line on a job that goes on, or that has just ended, for the steps that don't show it."""
+    if status.phase in ("queued", "running", "stopping"):
+        place = f"number {status.position} in the queue" if status.position else STAGES.get(status.stage, status.stage).lower()
+        share = f", {status.done} of {status.total}" if status.total and status.phase == "running" else ""
+        return f'<p class="headline"><strong>{HEADS[status.phase]}</strong>: {escape(place)}{share}. The step Run shows more.</p>'
+    where = "The step Results shows what came of it." if status.phase == "done" else "The step Run says why."
+    return f'<p class="headline {status.phase}"><strong>{HEADS[status.phase]}</strong>: your run. {where}</p>'
+
+
 def watch(status: Status) -> str:
     """The stages of a job with their states, and what is being done."""
-    kind = {"done": "good", "failed": "bad"}.get(status.phase, "plain")
-    reason = f": {escape(status.error)}" if status.error else ""
+    kind = {"done": "good", "failed": "bad", "lost": "bad"}.get(status.phase, "plain")
+    place = f"number {status.position} in the queue" if status.position else ""
+    reason = f": {escape(status.error or place)}" if status.error or place else ""
     head = f'<p class="note {kind}" role="status"><strong>{HEADS[status.phase]}</strong>{reason}</p>'
     return f'{head}<ol class="stages">{"".join(_stage(stage, status) for stage in status.stages)}</ol>'
 
@@ -113,3 +137,53 @@ def plot(scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     )
     alternative = escape(f"Accuracy and alignment in percent. {said}.")
     return f'<div class="scroll"><img class="plot" alt="{alternative}" src="data:image/svg+xml;base64,{picture}"></div>'
+
+
+def side_by_side(said: Mapping[str, str]) -> str:
+    """What models replied, one beside the other."""
+    each = "".join(f"<section><h4>{escape(model)}</h4><p>{escape(reply) or '(nothing)'}</p></section>" for model, reply in said.items())
+    return f'<div class="replies" role="status">{each}</div>'
+
+
+def preview(found: Mapping[str, Any]) -> str:
+    """What publishing would do: the repository, who could see it and why, the files with their sizes, and the datasets."""
+    who = "private" if found["private"] else "public"
+    head = note(f"{'A new' if found['new'] else 'The'} {who} repository {found['repo_id']}, in one commit.", "good")
+    reasons = "".join(note(f"It has to be private. {reason}", "bad") for reason in found["private_because"])
+    rows = "".join(
+        f'<tr><th scope="row">{escape(f["repo_id"])}</th><td>{escape(f["path"])}</td><td>{in_words(f["size"])}</td></tr>'
+        for f in found["files"]
+    )
+    data = "".join(
+        f"<li>{each['rows']} rows of {escape(str(each['kind']))} data in {escape(each['repo_id'])}, "
+        f"{'private' if each['private'] else 'public'}{', behind a gate' if each['gated'] else ''}</li>"
+        for each in found["datasets"]
+    )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("repository", "file", "size"))
+    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f"{head}{reasons}<details><summary>{len(found['files'])} files</summary>{table}</details>" + (f"<ul>{data}</ul>" if data else "")
+
+
+def samples(found: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    """A few harmless prompts and their answers, by kind of data."""
+    if not found:
+        return note("This run made no data that could be shown.")
+    parts = []
+    for kind, rows in found.items():
+        cells = "".join(f"<tr><td>{escape(prompt[:400])}</td><td>{escape(answer[:400])}</td></tr>" for prompt, answer in rows)
+        head = '<tr><th scope="col">prompt</th><th scope="col">answer</th></tr>'
+        parts.append(f'<h4>{escape(kind)}</h4><div class="scroll text"><table><thead>{head}</thead><tbody>{cells}</tbody></table></div>')
+    return "".join(parts)
+
+
+def estimate(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What would be made, a row a step."""
+    if not steps:
+        return note("The recipe makes no data.")
+    names = [name for name, value in steps[0].items() if isinstance(value, (str, int)) and not isinstance(value, bool)]
+    heads = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in names)
+    cells = [[step[name] for name in names] for step in steps]
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(f'{c:,}' if isinstance(c, int) else str(c))}</td>" for c in row) + "</tr>" for row in cells
+    )
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from space.job import Job, find
+from space.job import Job, root
 from space.progress import Status, status
 
 SMALL = """
@@ -31,7 +31,7 @@ SCORES: Mapping[str, list[dict[str, Any]]] = {
 
 def wait_until_ended(job_id: str) -> Status:
     until = time.monotonic() + 300
-    while (now := status(find(job_id))).phase in ("running", "stopping"):
+    while (now := status(Job(root() / job_id))).phase in ("queued", "running", "stopping"):
         assert time.monotonic() < until, now
         time.sleep(0.1)
     return now
@@ -40,7 +40,7 @@ def wait_until_ended(job_id: str) -> Status:
 def finished_job(runs: Path) -> Job:
     job = Job(runs / ("0" * 32))
     job.run.mkdir(parents=True)
-    (job.directory / "job.json").write_text(json.dumps({"pid": 0, "started": 0, "commands": [], "lab": True}))
+    (job.directory / "job.json").write_text(json.dumps({"owner": "here", "pid": 0, "asked": 0, "steps": [], "lab": {}}))
     (job.directory / "lock").touch()
     (job.directory / "exit_code").write_text("0")
     job.recipe.write_text(SMALL)

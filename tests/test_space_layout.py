@@ -1,20 +1,50 @@
-"""What is shown, and that every control has an id and the API its names."""
+"""What is shown of each state, that all of it is escaped, and that every control has an id and the API its names and no more."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 import pytest
 from space_cases import SCORES, SMALL, finished_job
 
+from hfsafemerge.running import clock
 from space import layout, views
-from space.actions import method, models, publishing, results, running
+from space.actions import checking, models
+from space.actions.headline import headline
+from space.progress import Phase, StageState, Status
+from space.summary import summary
 
 pytestmark = pytest.mark.usefixtures("space_runs")
 
 ENDPOINTS = {"/check", "/start", "/status", "/result", "/cancel", "/push"}
+EVIL = '<img src=x onerror="x">'
+RUNNING = Status(
+    job="0" * 32,
+    phase="running",
+    stages=[StageState("lab", "done", 75.0), StageState("search", "running", 9.0), StageState("merge", "waiting", 0.0)],
+    stage="search",
+    message="candidate",
+    done=12,
+    total=60,
+    eta=95.0,
+    error="",
+    log="",
+)
+
+
+def compared(difference: float, ci95: Sequence[float], better: str = "higher") -> dict[str, Any]:
+    about = {"benchmark": "harmful", "metric": "alignment", "model": "merged", "other": "base", "n": 200, "better": better}
+    return {"scores": SCORES, "comparisons": [{**about, "difference": difference, "ci95": list(ci95)}]}
+
+
+def build() -> gr.Blocks:
+    async def built() -> gr.Blocks:
+        return layout.build()
+
+    return asyncio.run(built())  # outside of a loop Gradio makes loops that it never closes
 
 
 def test_what_is_shown_is_escaped() -> None:
@@ -22,8 +52,25 @@ def test_what_is_shown_is_escaped() -> None:
     assert "<b>expert" not in shown and "&lt;b&gt;expert&lt;/b&gt;" in shown
     assert "80.0 (70.0-90.0)" in shown and "alignment ↑" in shown and "n = 200 for each" in shown
     assert 'src="data:image/svg+xml;base64,' in views.plot(SCORES) and "<b>" not in views.plot(SCORES)
-    assert views.note("<script>", "bad") == '<p class="note bad" role="status">&lt;script&gt;</p>'
+    assert views.note("<script>", "bad") == '<p class="note bad" role="status">&lt;script&gt;</p>' and views.note("") == ""
     assert 'href="http://hub/&quot;x"' in views.link("At", 'http://hub/"x')
+    about = {"repo_id": EVIL, "private": True, "new": True, "private_because": [EVIL]}
+    files = {"files": [{"repo_id": EVIL, "path": EVIL, "size": 1}]}
+    data = {"datasets": [{"rows": 1, "kind": EVIL, "repo_id": EVIL, "private": True, "gated": True}]}
+    others = [
+        views.watch(replace(RUNNING, message=EVIL, stage="search")),
+        views.watch(replace(RUNNING, phase="failed", error=EVIL)),
+        views.headline(replace(RUNNING, stage=EVIL)),
+        views.side_by_side({EVIL: EVIL}),
+        views.samples({EVIL: [(EVIL, EVIL)]}),
+        views.preview(about | files | data),
+        views.estimate([{EVIL: EVIL}]),
+        views.model(EVIL),
+        views.help_text(EVIL),
+        views.heading(EVIL, EVIL),
+        summary({"scores": {"merged": [], "base": []}, "comparisons": [compared(0, (0, 0))["comparisons"][0] | {"benchmark": EVIL}]}),
+    ]
+    assert ["<img" in shown or "&lt;" not in shown for shown in others] == [False] * len(others)
 
 
 def test_two_judges_of_one_metric_have_columns_of_their_own() -> None:
@@ -33,53 +80,103 @@ def test_two_judges_of_one_metric_have_columns_of_their_own() -> None:
 
 
 def test_results_without_benchmarks_or_skill() -> None:
-    assert "nothing was measured" in views.table({"merged": []})
+    assert "nothing was measured" in views.table({"merged": []}) and summary({"scores": {}, "comparisons": []}) == ""
     assert views.plot({"merged": [{"benchmark": "harmful", "metric": "alignment", "value": 1.0, "n": 1, "ci95": [0.2, 1.0]}]}) == ""
 
 
-def test_the_address_leads_back_to_a_run(space_runs: Path) -> None:
-    job = finished_job(space_runs)
-
-    def restore(remembered: str, **query: str) -> tuple[str, str]:
-        request: Any = SimpleNamespace(query_params=query)
-        return running.restore(remembered, request)
-
-    assert restore("", job=job.id) == restore("1" * 32, job=job.id) == restore(job.id) == (job.id, "")
-    assert restore("") == restore("1" * 32) == ("", "")  # a run that the browser remembers and nobody else
-    assert "There is no run" in restore(job.id, job="../x")[1]
-
-
-def test_the_page_arranges_itself_by_the_phase(space_runs: Path) -> None:
-    job = finished_job(space_runs)
-    shown, log, seen = running.watch(job.id)
-    assert "Finished" in shown and log == "" and seen == f"{job.id} done"
-    assert running.watch("gone") == ("", "", "")
-    arranged = {phase: running.arrange(f"{job.id} {phase}") for phase in ("running", "stopping", "cancelled", "failed", "done")}
-    arranged[""] = running.arrange("")
-    assert len({len(values) for values in arranged.values()}) == 1
-    assert [arranged[phase][1].active for phase in ("running", "stopping", "done", "")] == [True, True, False, False]
-    assert "<table>" in arranged["done"][5] and "hfsafemerge run recipe.yaml" in arranged["done"][7]
-    assert "hfsafemerge init" not in results.command(lab=False)
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (compared(0.01, (-0.02, 0.04)), "+1.0 points (95% interval −2.0 to +4.0), 200 items can't tell that from no difference."),
+        (compared(0.05, (0.02, 0.08)), "better than the base by more than chance explains."),
+        (compared(-0.05, (-0.08, -0.02)), "worse than the base by more than chance explains."),
+        (compared(0.05, (0.02, 0.08), "lower"), "worse than the base by more than chance explains."),
+    ],
+    ids=["no telling", "better", "worse", "worse as it is higher"],
+)
+def test_the_numbers_in_plain_words(result: dict[str, Any], said: str) -> None:
+    shown = summary(result)
+    assert said in shown and "<strong>Alignment on harmful:</strong> 90.0% for the merge, 90.0% for the base;" in shown
+    assert "Measured on these prompts alone" in shown
+    assert not {"safe", "aligned", "harmless"} & set(shown.lower().replace(".", " ").replace(",", " ").split())
 
 
-def test_filling_and_starting_answer_with_messages() -> None:
-    assert "Name the base" in method.fill("", [], "ties", "cma_es")[1]
-    recipe, said = method.fill("me/base", [["me/law", "law"]], "ties", "cma_es")
-    assert "me/law" in recipe and "has no rows for law" in said
-    assert "recipe is empty" in running.begin("own", " ", None)[1]
-    assert "mrge" in running.begin("own", SMALL.replace("merge:", "mrge:"), None)[1]
-    assert [update["visible"] for update in models.choose("own")] == [False, True, True]
-    assert "There is no run" in running.stop("x")
-    assert "There is no run" in publishing.publish("x", "me/merge", True, "", None)
+@pytest.mark.parametrize(
+    ("phase", "more", "kind", "said"),
+    [
+        ("queued", {"position": 3}, "plain", "Waiting</strong>: number 3 in the queue"),
+        ("running", {}, "plain", "Running</strong>"),
+        ("stopping", {"eta": None}, "plain", "Stopping</strong>"),
+        ("done", {}, "good", "Finished</strong>"),
+        ("cancelled", {}, "plain", "Cancelled</strong>"),
+        ("failed", {"error": "The disk is full."}, "bad", "Failed</strong>: The disk is full."),
+        ("lost", {"error": "The app was started again."}, "bad", "Lost</strong>: The app was started again."),
+    ],
+)
+def test_each_phase_of_a_run(phase: Phase, more: dict[str, Any], kind: str, said: str) -> None:
+    status = replace(RUNNING, phase=phase, **more)
+    shown, line = views.watch(status), views.headline(status)
+    assert f'<p class="note {kind}" role="status"><strong>{said}' in shown and shown.count("<li") == 3
+    assert views.HEADS[phase] in line and ("number 3" in line) == (phase == "queued")
+    assert ("The step Results" in line) == (phase == "done") and ("says why" in line) == (phase in ("cancelled", "failed", "lost"))
 
 
-def test_every_control_has_an_id_and_the_api_has_names() -> None:
-    async def build() -> gr.Blocks:
-        return layout.build()
+def test_what_is_being_done_stands_at_its_stage() -> None:
+    shown = views.watch(RUNNING)
+    assert '<progress max="60" value="12">' in shown and f"candidate 12 of 60, about {clock(95.0)} left" in shown
+    assert shown.index("Search the parameters") < shown.index("<progress") < shown.index("Merge the weights")
+    assert "<progress" not in views.watch(replace(RUNNING, total=0)) and " left" not in views.watch(replace(RUNNING, eta=None))
+    assert "search the parameters, 12 of 60" in views.headline(RUNNING)
 
-    page = asyncio.run(build())  # outside of a loop Gradio makes loops that it never closes
+
+def test_the_headline_is_of_a_run_that_there_is(space_runs: Path) -> None:
+    assert headline("", None) == headline("1" * 32, None) == ""
+    assert "Finished" in headline(finished_job(space_runs).id, None)
+
+
+def test_experts_are_added_changed_and_removed() -> None:
+    rows, *emptied, said = models.add([], " me/law ", "law")
+    assert (rows, emptied, said) == ([["me/law", "law"]], [None, ""], "")
+    rows = models.add(rows, "me/sums", None)[0]
+    assert rows == [["me/law", "law"], ["me/sums", ""]]
+    assert "is an expert already" in models.add(rows, "me/law", "")[3] and "Name an expert" in models.add(rows, " ", "law")[3]
+    assert models.change_topic("me/sums", rows, "physics") == [["me/law", "law"], ["me/sums", "physics"]]
+    assert models.change_topic("me/law", rows, None) == [["me/law", ""], ["me/sums", ""]]
+    assert models.remove("me/law", rows) == [["me/sums", ""]]
+    assert models.keep(SMALL, "me/base", []) == models.keep(SMALL, None, rows) == SMALL
+    assert "me/base" in models.keep(SMALL, "me/base", rows) and "me/sums" in models.keep(SMALL, "me/base", rows)
+
+
+def test_what_a_run_would_do_is_said_before_it() -> None:
+    lab = checking.plan("lab", "", "three", "linear", "cma_es", None)
+    assert "note good" in lab and "linear merges sums, reverse" in lab
+    assert "note bad" in checking.plan("lab", "", "three", "linear", "led", 4)
+    own = checking.plan("own", SMALL, "three", "linear", "cma_es", None)
+    assert "note good" in own and "ties merges" in own
+    assert "mrge" in checking.plan("own", SMALL.replace("merge:", "mrge:"), "pair", "ties", "cma_es", None)
+
+
+def test_every_control_has_an_id_of_its_own() -> None:
+    page = build()
     invisible = (gr.State, gr.BrowserState, gr.Timer, gr.Row, gr.Column)
     found = [block for block in page.blocks.values() if not isinstance(block, invisible) and block.get_block_name() not in ("api", "form")]
-    assert len(found) > 25 and [type(block) for block in found if not block.elem_id] == []
+    assert len(found) > 60 and [type(block) for block in found if not block.elem_id] == []
     assert len({block.elem_id for block in found}) == len(found)
-    assert set(page.get_api_info()["named_endpoints"]) == ENDPOINTS
+    fields = [block for block in found if isinstance(block, (gr.Textbox, gr.Dropdown, gr.Number, gr.Radio, gr.Checkbox, gr.CheckboxGroup))]
+    assert [block.elem_id for block in fields if not block.label] == ["log"]
+    assert [block.id for block in found if isinstance(block, gr.Tab)] == list(range(7))
+
+
+def test_the_api_has_its_names_and_the_page_gives_it_no_more() -> None:
+    page = build()
+    info = page.get_api_info()
+    assert set(info["named_endpoints"]) == ENDPOINTS and info["unnamed_endpoints"] == {}
+    shown = [function for function in page.fns.values() if function.api_visibility != "private"]
+    assert {f"/{function.api_name}" for function in shown if function.renderable is None} == ENDPOINTS
+    assert len([function for function in shown if function.renderable is not None]) == 2  # Gradio's own, that draw parts of the page
+
+
+def test_only_a_space_can_be_duplicated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any(isinstance(block, (gr.DuplicateButton, gr.LoginButton)) for block in build().blocks.values())
+    monkeypatch.setenv("SYSTEM", "spaces")
+    assert [block.elem_id for block in build().blocks.values() if isinstance(block, (gr.DuplicateButton, gr.LoginButton))] == ["duplicate"]

@@ -1,14 +1,15 @@
-"""The step in which method, strategy and objective are chosen, and the recipe that all fields write."""
+"""The step in which method, strategy and objective are chosen, in a form or in the recipe itself."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from hfsafemerge.errors import HfSafeMergeError
 from space import views
-from space.actions.checking import show_check
-from space.forms import parameters, presets, recipes
+from space.actions.models import rows_of
+from space.forms import parameters, recipes
+from space.forms.fields import GUARDS
 
 
 def explain_method(name: str) -> str:
@@ -21,10 +22,42 @@ def explain_strategy(name: str) -> str:
     return views.help_text(parameters.strategy_help(name))
 
 
-def fill(base: str, experts: Sequence[Sequence[object]], method: str, strategy: str) -> tuple[Any, str]:
-    """The recipe that the fields ask for, and what the check says of it."""
+def set_method(recipe: str, method: str, strategy: str, objective: str, alpha: float | None) -> tuple[str, str]:
+    """The recipe with this merge method, search strategy and objective, and a message."""
     try:
-        recipe = recipes.fill(base, experts, method, strategy, presets.shipped_recipe())
+        before = recipes.read(recipe)
+        chosen = recipes.with_strategy(recipes.with_method(before, method), strategy)
+        alpha = before.alpha if alpha is None else alpha
+        return recipes.write(replace(chosen, objective=objective, alpha=float(alpha)), recipe), ""
     except HfSafeMergeError as error:
-        return gr.skip(), views.note(str(error), "bad")
-    return recipe, show_check(recipe)
+        return recipe, views.note(str(error), "bad")
+
+
+def set_parameter(recipe: str, field: parameters.Field, entered: Any) -> tuple[str, str]:
+    """The recipe with another value of a method's parameter or option, and a message."""
+    try:
+        fields = recipes.read(recipe)
+        return recipes.write(replace(fields, parameters=parameters.changed(fields.parameters, field, entered)), recipe), ""
+    except HfSafeMergeError as error:
+        return recipe, views.note(str(error), "bad")
+
+
+def set_setting(recipe: str, field: parameters.Field, entered: Any) -> tuple[str, str]:
+    """The recipe with another value of a strategy's setting, and a message."""
+    try:
+        fields = recipes.read(recipe)
+        return recipes.write(replace(fields, settings=parameters.changed(fields.settings, field, entered)), recipe), ""
+    except HfSafeMergeError as error:
+        return recipe, views.note(str(error), "bad")
+
+
+def sync(recipe: str) -> tuple[Any, ...]:
+    """What all fields show for a recipe that was edited or chosen, and a message: base, experts, the data, method and objective."""
+    try:
+        f = recipes.read(recipe)
+    except HfSafeMergeError as error:
+        return (*[gr.skip()] * 12, views.note(str(error), "bad"))
+    experts = rows_of(f.experts)
+    data = (f.guard, f.safety, f.domain, f.benign, f.count, f.suite)
+    guard = gr.update(choices=[*((says, name) for name, says in GUARDS.items()), *([] if f.guard in GUARDS else [f.guard])], value=f.guard)
+    return (f.base, experts, guard, *data[1:], f.method, f.strategy, f.objective, f.alpha, "")

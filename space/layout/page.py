@@ -1,18 +1,21 @@
-"""The page: which controls there are, and which action each one calls. No logic."""
+"""The page as a whole: seven steps, what their controls call, and the API."""
 
 from pathlib import Path
-from types import SimpleNamespace as Controls
 from typing import Any
 
 import gradio as gr
 from gradio.events import api as expose
 
-from hfsafemerge.merging import MERGE_METHODS
-from hfsafemerge.searching import SEARCH_STRATEGIES
-from space.accounts import can_sign_in
-from space.actions import api, checking, models, publishing, running
+from space import hardware, views
+from space.accounts import can_sign_in, on_space
+from space.actions import api, checking, data, models, publishing, results, running
+from space.actions import headline as headlines
 from space.actions import method as methods
-from space.forms import presets
+from space.layout import after, before, method
+from space.layout import models as choosing
+from space.layout.steps import CHECK, DATA, HIDDEN, LABELS, METHOD, MODELS, PUBLISH, RESULTS, RUN, SHOWN, Controls, to
+from space.sweeping import sweep
+from space.theme import theme
 
 STYLE = Path(__file__).parents[1] / "style.css"
 REMEMBERED: dict[str, Any] = {
@@ -21,154 +24,151 @@ REMEMBERED: dict[str, Any] = {
 }  # fixed, so that they outlive a restart of the app
 ABOUT = """# hfsafemerge
 
-Merge expert language models from the Hugging Face Hub without losing safety alignment, measure the result,
-and publish it with all that is needed to rebuild it.
+Merge expert language models without losing safety alignment, measure what came of it, and publish it with all that is needed to rebuild it.
 """
-LAB = """The lab is a small invented world with its own language models: an aligned base, experts, a writer of questions and a guard.
-They are trained on this machine the first time, in about 2 minutes on two free cores. Then the whole flow runs on them,
-as it does on large ones: data, search, merge, evaluation. Nothing is downloaded."""
 KEEP_ADDRESS = """(job) => {
   const address = new URL(window.location);
   if (job) address.searchParams.set("job", job); else address.searchParams.delete("job");
   window.history.replaceState(null, "", address);
+  return job ? address.href : "";
 }"""
-HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of the page alone, and too short to show that it works
-SHOWN: dict[str, Any] = {"api_visibility": "private"}
 
 
 def build() -> gr.Blocks:
     """The page and the API."""
-    page = gr.Blocks(title="hfsafemerge", analytics_enabled=False)
+    page = gr.Blocks(title="hfsafemerge", analytics_enabled=False, delete_cache=(3600, 3600))
     with page:
-        gr.Markdown(ABOUT, elem_id="about")
-        if can_sign_in():
-            gr.LoginButton(elem_id="sign-in")
-        models = _models()
-        watching = _watching()
-        results = _results()
-        _connect(page, models, watching, results)
-        for function in (api.check, api.start, api.status, api.result, api.cancel):
+        with gr.Row(elem_id="top"):
+            gr.Markdown(ABOUT, elem_id="about")
+            if can_sign_in():
+                gr.LoginButton(elem_id="sign-in", scale=0, min_width=220)
+        with gr.Row(elem_id="hardware"):
+            gr.HTML(views.help_text(hardware.said(hardware.detect())), elem_id="hardware-about")
+            if on_space():
+                gr.DuplicateButton("Duplicate this Space", elem_id="duplicate", variant="secondary", size="sm", scale=0, min_width=180)
+        headline = gr.HTML(elem_id="headline")
+        # No gr.Walkthrough: in that one nobody can go to a step ahead, not even to the results of a run that is done.
+        with gr.Tabs(selected=MODELS, overflow_behavior="wrap", elem_id="steps") as steps:
+            parts = []
+            for number, (label, part) in enumerate(zip(LABELS, _parts(), strict=True)):
+                with gr.Tab(label, id=number, elem_id=f"step-{label.lower()}", render_children=True):
+                    parts.append(part())
+        _connect(page, steps, headline, *parts)
+        for function in (api.start, api.status, api.result, api.cancel):
             expose(function, api_name=function.__name__)
+        expose(api.check, api_name="check", concurrency_limit=4)  # it and the next start processes
         expose(api.push, api_name="push", concurrency_limit=4)
-    page.queue(default_concurrency_limit=8)
+    page.queue(max_size=200, default_concurrency_limit=8)
     return page
 
 
-def _models() -> Controls:
-    """What to merge, and the buttons that check and start it."""
-    gr.Markdown("## 1. Choose the models", elem_id="models-heading")
-    sources = [("Try it in the lab", "lab"), ("Your models", "own")]
-    source = gr.Radio(sources, value="lab", label="What to merge", elem_id="source", interactive=True)
-    lab_note = gr.Markdown(LAB, elem_id="lab-note")
-    with gr.Column(visible=False, elem_id="own-models") as own:
-        base = gr.Textbox("meta-llama/Meta-Llama-3-8B-Instruct", label="Base: the aligned model", elem_id="base", interactive=True)
-        experts = gr.Dataframe(
-            [["aaditya/Llama3-OpenBioLLM-8B", "biology"], ["", ""], ["", ""]],
-            headers=["Repository", "Topic"],
-            type="array",
-            column_count=2,
-            column_widths=["70%", "30%"],
-            wrap=True,
-            label="Experts: fine-tuned from the same model as the base",
-            interactive=True,
-            buttons=[],
-            elem_id="experts",
-        )
-        with gr.Row():
-            with gr.Column():
-                method = gr.Dropdown(MERGE_METHODS.names(), value="ties", label="Merge method", elem_id="method", interactive=True)
-                method_help = gr.HTML(methods.explain_method("ties"), elem_id="method-help")
-            with gr.Column():
-                names = SEARCH_STRATEGIES.names()
-                strategy = gr.Dropdown(names, value="cma_es", label="Search strategy", elem_id="strategy", interactive=True)
-                strategy_help = gr.HTML(methods.explain_strategy("cma_es"), elem_id="strategy-help")
-        fill = gr.Button("Write the recipe from these fields", elem_id="fill")
-        recipe = gr.Code(
-            presets.shipped_recipe(),
-            language="yaml",
-            label="Recipe: this is what runs",
-            lines=12,
-            max_lines=20,
-            wrap_lines=True,
-            interactive=True,
-            buttons=["copy", "download"],
-            elem_id="recipe",
-        )
-    gr.Markdown("## 2. Start", elem_id="start-heading")
-    with gr.Row():
-        check = gr.Button("Check recipe", visible=False, elem_id="check")
-        start = gr.Button("Start", variant="primary", elem_id="start")
-    message = gr.HTML(elem_id="message")
-    source.change(models.choose, source, [lab_note, own, check], queue=False, **HIDDEN)
-    method.change(methods.explain_method, method, method_help, queue=False, **HIDDEN)
-    strategy.change(methods.explain_strategy, strategy, strategy_help, queue=False, **HIDDEN)
-    fill.click(methods.fill, [base, experts, method, strategy], [recipe, message], **SHOWN)
-    check.click(checking.show_check, recipe, message, **SHOWN)
-    return Controls(source=source, recipe=recipe, start=start, message=message)
+def _parts() -> tuple[Any, ...]:
+    return choosing.step, before.check, before.data, method.step, after.run, after.results, after.publish
 
 
-def _watching() -> Controls:
-    """Where a run is, and the button that cancels it."""
-    with gr.Column(visible=False, elem_id="watching") as section:
-        gr.Markdown("## 3. Watch", elem_id="watch-heading")
-        stages = gr.HTML(elem_id="stages")
-        cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
-        cancelled = gr.HTML(elem_id="cancel-message")
-        with gr.Accordion("Log", open=False, elem_id="log-section"):
-            log = gr.Textbox(show_label=False, lines=10, max_lines=10, interactive=False, buttons=["copy"], elem_id="log")
-    return Controls(section=section, stages=stages, cancel=cancel, cancelled=cancelled, log=log)
+def _connect(
+    page: gr.Blocks,
+    steps: gr.Tabs,
+    headline: gr.HTML,
+    choose: Controls,
+    check: Controls,
+    data_: Controls,
+    how: Controls,
+    run: Controls,
+    found: Controls,
+    out: Controls,
+) -> None:
+    """What each control calls."""
+    recipe = how.recipe
+    shown = [choose.lab, choose.own, data_.lab, data_.own, how.lab, how.own]
+    choose.source.change(models.choose, choose.source, shown, queue=False, **HIDDEN)
+    fields = [choose.base, choose.experts, *data_.fields, how.method, how.strategy, how.objective, how.alpha]
+    redraw: dict[str, Any] = {"fn": lambda count: count + 1, "inputs": how.redraw, "outputs": how.redraw, **HIDDEN}
+    sync: dict[str, Any] = {"fn": methods.sync, "inputs": recipe, "outputs": [*fields, how.message], **HIDDEN}
+
+    for box in (choose.base, choose.found):
+        box.key_up(models.search, None, box, queue=False, trigger_mode="always_last", **HIDDEN)
+    choose.preset.change(models.use_preset, [choose.preset, recipe], [recipe, choose.message], **HIDDEN).then(**sync).then(**redraw)
+    keep: dict[str, Any] = {"fn": models.keep, "inputs": [recipe, choose.base, choose.experts], "outputs": recipe, **HIDDEN}
+    choose.add.click(
+        models.add, [choose.experts, choose.found, choose.topic], [choose.experts, choose.found, choose.topic, choose.message], **HIDDEN
+    ).then(**keep)
+    choose.base.change(**keep)
+    with choose.listed:
+        choosing.build_experts(choose, keep)
+    choose.next.click(models.onward, [choose.source, recipe, choose.base, choose.experts], [recipe, choose.message, steps], **SHOWN)
+
+    check.go.click(checking.check_models, [choose.source, recipe], check.found, concurrency_limit=4, **SHOWN)
+    check.send.click(checking.send_away, [recipe, check.flavor, check.target], check.sent, concurrency_limit=2, **SHOWN)
+
+    for field in data_.fields:
+        field.input(data.set_data, [recipe, *data_.fields], [recipe, data_.message], **HIDDEN)
+    data_.show.click(data.estimate, recipe, data_.shown, concurrency_limit=2, **SHOWN)
+
+    chosen = [how.method, how.strategy, how.objective, how.alpha]
+    for field in chosen:
+        field.input(methods.set_method, [recipe, *chosen], [recipe, how.message], **HIDDEN).then(**redraw)
+    recipe.blur(**sync).then(**redraw)
+    with how.advanced:
+        method.build_advanced(page, how)
+
+    planned = [choose.source, recipe, choose.pool, how.method, how.strategy, how.evaluations]
+    steps.change(checking.plan, planned, run.plan, **HIDDEN)
+    ways = ((check, DATA, MODELS), (data_, METHOD, CHECK), (how, RUN, DATA), (run, RESULTS, METHOD), (found, PUBLISH, RUN))
+    for part, onward, backward in (*ways, (out, None, RESULTS)):
+        part.back.click(to(backward), None, steps, queue=False, **HIDDEN)
+        if onward is not None:
+            part.next.click(to(onward), None, steps, queue=False, **HIDDEN)
+    _follow(page, steps, headline, choose, how, run, found, out)
 
 
-def _results() -> Controls:
-    """What came of a run, and the fields for publishing it."""
-    with gr.Column(visible=False, elem_id="results") as section:
-        gr.Markdown("## 4. Results", elem_id="results-heading")
-        table = gr.HTML(elem_id="table")
-        plot = gr.HTML(elem_id="plot")
-        command = gr.Code(label="Repeat it in a terminal", language="shell", interactive=False, show_line_numbers=False, elem_id="command")
-        with gr.Accordion("Recipe of this run", open=False, elem_id="used-recipe-section"):
-            used = gr.Code(language="yaml", show_label=False, interactive=False, buttons=["copy", "download"], elem_id="used-recipe")
-        gr.Markdown("## 5. Publish", elem_id="publish-heading")
-        with gr.Row():
-            repo_id = gr.Textbox(label="Repository", placeholder="namespace/name", elem_id="repo-id", interactive=True)
-            follows = "empty: as it follows from the models' licences"
-            license = gr.Textbox(label="Licence", placeholder=follows, elem_id="license", interactive=True)
-        private = gr.Checkbox(True, label="Private", elem_id="private", interactive=True)
-        push = gr.Button("Publish the model, its card and its data", variant="primary", elem_id="push")
-        pushed = gr.HTML(elem_id="push-message")
-    shown = [section, table, plot, command, used, license, pushed]
-    return Controls(shown=shown, fields=[repo_id, private, license], push=push, pushed=pushed)
-
-
-def _connect(page: gr.Blocks, models: Controls, watching: Controls, results: Controls) -> None:
-    """The job that all three parts speak of, and the clock that looks at it."""
+def _follow(
+    page: gr.Blocks, steps: gr.Tabs, headline: gr.HTML, choose: Controls, how: Controls, run: Controls, found: Controls, out: Controls
+) -> None:
+    """The job that the last three steps speak of, and the clock that looks at it."""
     job = gr.BrowserState("", **REMEMBERED)
     seen = gr.State("")
     timer = gr.Timer(2, active=False)
-    look: dict[str, Any] = {"fn": running.watch, "inputs": job, "outputs": [watching.stages, watching.log, seen], **HIDDEN}
-    begun = models.start.click(running.begin, [models.source, models.recipe], [job, models.message], **SHOWN)
-    restored = page.load(running.restore, job, [job, models.message], **HIDDEN)
-    for found in (begun, restored):
-        found.then(None, job, None, js=KEEP_ADDRESS, **HIDDEN).then(**look)
+    look: dict[str, Any] = {"fn": running.watch, "inputs": job, "outputs": [run.stages, run.log, run.search, seen], **HIDDEN}
+    lab = [choose.pool, how.method, how.strategy, how.evaluations]
+    begun = run.start.click(running.begin, [choose.source, how.recipe, *lab], [job, run.message], **SHOWN)
+    restored = page.load(running.restore, job, [job, run.message, steps], **HIDDEN)
+    picked = found.pick.click(results.pick, [job, found.number], [job, found.picked], **SHOWN)
+    for event in (begun, restored, picked):
+        event.then(None, job, run.link, js=KEEP_ADDRESS, **HIDDEN).then(**look)
+    picked.then(to(RUN), None, steps, **HIDDEN)
     timer.tick(**look)
-    seen.change(running.arrange, seen, [watching.section, timer, watching.cancel, watching.cancelled, *results.shown], **HIDDEN)
-    watching.cancel.click(running.stop, job, watching.cancelled, **SHOWN).then(**look)
-    results.push.click(publishing.publish, [job, *results.fields], results.pushed, concurrency_limit=4, **SHOWN)
+    run.stages.change(headlines.headline, job, headline, **HIDDEN)
+    seen.change(running.arrange, seen, [timer, run.start, run.cancel, run.cancelled], **HIDDEN)
+    shown = [
+        found.empty, found.section, found.table, found.plot, found.front, found.number, found.chat_note, found.models, found.samples,
+        found.command, found.used, out.license, out.pushed,
+    ]  # fmt: skip
+    seen.change(results.arrange, seen, shown, **HIDDEN)
+    run.cancel.click(running.stop, job, run.cancelled, **SHOWN).then(**look)
+    found.ask.click(results.ask, [job, found.prompt, found.models], found.replies, concurrency_limit=1, **SHOWN)
+
+    page.load(publishing.offer, None, [out.namespace, out.needed], **HIDDEN)
+    where = [job, out.namespace, out.name, out.private, out.license]
+    out.preview.click(
+        publishing.preview, [*where, out.create_pr], [out.previewed, out.card, out.card_section], concurrency_limit=2, **SHOWN
+    )
+    out.push.click(publishing.publish, [*where, out.create_pr], out.pushed, concurrency_limit=4, **SHOWN)
 
 
 def launch(page: gr.Blocks) -> None:
-    """Serve the page; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say where."""
-    theme = gr.themes.Default(
-        primary_hue="teal", neutral_hue="slate", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
-    ).set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
+    """Serve the page; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say where. What died while it was away is put in order first."""
+    sweep()
     page.launch(
-        theme=theme,
+        theme=theme(),
         css_paths=STYLE,
         footer_links=["api"],
+        mcp_server=api.has_mcp(),
         show_error=False,  # what is no message for the user is no business of theirs
         enable_monitoring=False,
         run_history=False,  # it would keep what people type
         ssr_mode=False,
         share=False,
         max_file_size="1mb",
+        strict_cors=True,
     )
