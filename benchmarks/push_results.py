@@ -146,8 +146,9 @@ Needed are, of the data and of the model, a request to create the repository, on
 check, the modes of the files, the commit, the tag and the switch to public, one for the gate of the data, three for each file in LFS
 (where to, the bytes, whether they arrived; the two of the model share the first), and three for the collection; and the bytes of the
 files. Of the others three are the weights' own, since they go up before the rest: the card's check, their mode, and where to. All
-that is left only looks: whether there is a repository of that name and whose it is, what stands before the weights go up, whether
-all files stand after the commit, which tags and collections there are, and whether the gate still stands before others can see it.
+that is left only looks: who the user is, whether there are repositories of these names, whose they are and whether they may be written
+to, what stands before the weights go up, whether all files stand after the commit, which tags and collections there are, and whether
+the gate still stands, and all of the history may be seen, before others can see it.
 The bytes beyond those of the files are JSON, and small files in base64. Pushing the same again sends nothing but questions.
 
 At each of the requests of such a push, each kind of fault once:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-sys.path[:0] = [str(Path(__file__).parent.parent / "tests"), str(Path(__file__).parent.parent)]
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))  # of the app
 
 from gradio_client import Client
 from space_server import CHROMIUM, CHROMIUM_OPTIONS, App, start_app, stop_app

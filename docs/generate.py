@@ -75,6 +75,7 @@ def exit_codes() -> str:
         0: "done",
         1: "something failed; the last line that begins with `Error:` says what, and what to do",
         2: "wrong usage: no such command or option, or an argument is missing; nothing was done",
+        3: "`reproduce`: something did not come out again as it was published, or can't be had from the Hub alone",
         130: "stopped by Ctrl-C; the same command goes on",
     }
     unknown = {kind.exit_code for kind in kinds} - meanings.keys()

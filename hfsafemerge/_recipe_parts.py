@@ -1,5 +1,6 @@
 """The parts of a recipe, each with what its settings mean. The same sentences stand in the docs, the help and the Space."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from hfsafemerge.examples import Kind
 from hfsafemerge.language_model import check_address, travels_in_clear
 
 REPO_ID = r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"
+COLLECTION_SLUG, LONGEST_TITLE = re.compile(r"[^/]+/.+-[0-9a-f]{24}"), 60  # of collections on the Hub
 REFERENCE = r"^[A-Za-z0-9][\w./-]*$"  # the name of a branch or tag
 
 
@@ -238,10 +240,16 @@ class PushSpec(Part):
     """The repository is made private where the attack success rate may be higher than this: the upper end of its 95% interval."""
     revision: Annotated[str, Field(pattern=REFERENCE)] | None = None
     """A branch of the model's repository, started at main where it is missing; by default main."""
-    collection: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """The title or slug of a collection that is to hold the model, its datasets and its Space; by default none."""
+    collection: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The title (60 characters at most) or slug of a collection that is to hold the model, its datasets and its Space; by default none."""
     space: RepoId | None = None
     """A Space that shows the model, for the collection."""
+
+    @model_validator(mode="after")
+    def _collection_can_be_called_that(self) -> "PushSpec":
+        if self.collection is not None and len(self.collection) > LONGEST_TITLE and not COLLECTION_SLUG.fullmatch(self.collection):
+            raise ValueError(f"collection has {len(self.collection)} characters; the Hub takes titles of {LONGEST_TITLE}, or a slug")
+        return self
 
     @model_validator(mode="after")
     def _space_has_a_collection(self) -> "PushSpec":

@@ -1,5 +1,7 @@
 """The errors a user can meet: each says what failed, the value found, and what to do. Anything else is a bug."""
 
+from typing import Any
+
 
 class HfSafeMergeError(Exception):
     """Something the user can put right. The command line prints it as one line and exits with `exit_code`."""
@@ -60,7 +62,14 @@ class OutOfDisk(HfSafeMergeError):
 
 
 class NotReproduced(HfSafeMergeError):
-    """A model was rebuilt, and its weights differ from the published ones."""
+    """What was published was done again and does not come out, or can't be done again from the Hub alone."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        """`result` is the Reproduction with all findings, where something was done again."""
+        super().__init__(message)
+        self.result = result
 
 
 class Cancelled(HfSafeMergeError):

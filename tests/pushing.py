@@ -59,12 +59,15 @@ def content(folder: Path, repo_id: str = "alice/x") -> dict[str, Path]:
 
 
 def push_model(files: Mapping[str, Path], repo_id: str = "alice/x") -> hub.Pushed:
-    """Publish data behind a gate, then the model, then both in a collection: what the stage push does, without the work before."""
+    """Look, publish data behind a gate, then the model, then both in a collection: what the stage push asks, without the work before."""
     rows = next(iter(files.values())).parent / "rows"
     data = hub.Place(f"{repo_id}-safety", "dataset", MARK, private=False, gated=True)
+    model, collection = hub.Place(repo_id, "model", MARK, private=False), _title(repo_id)
+    hub.check_target([model, data])
+    hub.check_collection(collection)
     hub.publish(data, {name: rows / name for name in data_of(repo_id)}, "rows", tag="data-1")
-    pushed = hub.publish(hub.Place(repo_id, "model", MARK, private=False), files, "one", tag="run-1")
-    hub.collect(_title(repo_id), "alice", [(repo_id, "model"), (f"{repo_id}-safety", "dataset")], private=False)
+    pushed = hub.publish(model, files, "one", tag="run-1")
+    hub.collect(collection, "alice", [(repo_id, "model"), (f"{repo_id}-safety", "dataset")], private=False)
     return pushed
 
 

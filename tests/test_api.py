@@ -14,7 +14,7 @@ from test_run import small
 import hfsafemerge as hsm
 from hfsafemerge.errors import RecipeError, RunError, UnknownName
 from hfsafemerge.lab.recipes import InFolder, lab_recipe
-from hfsafemerge.running.notebook.naming import evaluation_of, model_ref
+from hfsafemerge.running.naming import evaluation_of, model_ref
 from hfsafemerge.running.notebook.surroundings import threads, without_bars
 
 ROOT = Path(__file__).parent.parent
@@ -150,6 +150,7 @@ def test_check_is_a_table_of_the_models(lab, working_directory):
     table = hsm.check(uniform(lab))
     assert [row["model"] for row in table][:2] == ["base", "sums"] and table[0]["architecture"] == "LlamaForCausalLM"
     assert table[0]["bytes"] == (lab / "aligned" / "model.safetensors").stat().st_size
+    assert "0.0 MB of weights to download (about 0 s at 50 MB/s)" in repr(table) and " to write." in repr(table)
     assert not list(Path("runs").rglob("*.safetensors"))
 
 

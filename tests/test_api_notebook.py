@@ -109,7 +109,8 @@ def test_a_terminal_s_line_is_overwritten(monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
-    lines = Lines()
+    monkeypatch.setattr("hfsafemerge.running.notebook.progress.OFTEN", 0.0)
+    lines = Lines(overwrite=True)
     lines.show(event(done=5, total=20))
     lines.show(event("done"))
     lines.show(event(done=1, total=20))

@@ -94,7 +94,12 @@ def test_init_writes_a_valid_recipe_and_never_over_one(working_directory):
 def test_init_lab_writes_a_recipe_that_runs(lab, working_directory):
     assert command("init", "lab.yaml", "--lab").returncode == 0
     checked = command("check", "lab.yaml", "--json")
-    assert {row["model"] for row in json.loads(checked.stdout)} == {"base", "sums", "judge llama_guard"}
+    found = json.loads(checked.stdout)
+    assert {row["model"] for row in found["models"]} == {"base", "sums", "judge llama_guard"}
+    assert found["needs"]["result"] > 0 and found["needs"]["weights_to_fetch"] == 0 == found["needs"]["seconds_to_fetch"]
+    told = command("check", "lab.yaml", "--format", "human").stdout
+    assert "They fit together" in told and "download: 0.0 MB" in told and "MB/s, which is assumed" in told and " free" in told
+    assert len(command("check", "lab.yaml", "-q").stdout.split()) == 3
 
 
 def test_there_is_nothing_to_calibrate_for_most_methods(lab, working_directory):

@@ -145,11 +145,32 @@ def test_what_a_user_can_put_right_shows_its_traceback_only_when_asked(with_erro
     assert ("Traceback" in said) is debug and (said.count("\n") == 1) is not debug
 
 
+def _kept(stop):
+    """As a stage of a run leaves it."""
+    stop.add_note("The same command goes on from here.")
+    return stop
+
+
+def test_nothing_of_strangers_steers_the_terminal(with_error, capsys):
+    from hfsafemerge.errors import HubError
+
+    _, _, said = with_error(HubError("me/x has version \x1b[2J\x9b1m\u202e1.0."))
+    assert said == "Error: me/x has version [2J1m1.0.\n"
+    out.table([{"what": "a\x1b]0;title\x07b"}])
+    assert "a]0;titleb" in capsys.readouterr().out
+
+
+def test_tokens_of_a_sign_in_are_masked(with_error):
+    _, _, said = with_error(ValueError("sent hf_oauth_aB-c.d_e12345"))
+    assert "sent hf_...." in said and "c.d" not in said
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "Error: Stopped. The same command goes on from here."),
-        (click.Abort(), 130, "Error: Stopped. The same command goes on from here."),
+        (KeyboardInterrupt(), 130, "Error: Stopped."),  # of work that keeps nothing
+        (click.Abort(), 130, "Error: Stopped."),
+        (_kept(KeyboardInterrupt()), 130, "Error: Stopped. The same command goes on from here."),
         (OSError(28, "No space left on device", "model"), 1, "Error: No space left on device (model). Make room, then run the same command again."),
         (PermissionError(13, "Permission denied", "x"), 1, "Error: Permission denied (x). Check the path and who may write there."),
     ],
@@ -157,6 +178,12 @@ def test_what_a_user_can_put_right_shows_its_traceback_only_when_asked(with_erro
 def test_other_ends_are_one_line_too(with_error, error, code, line):
     found, result, said = with_error(error)
     assert (found, result) == (code, "") and said.strip() == line
+
+
+def test_what_is_not_reproduced_has_an_exit_code_of_its_own(with_error):
+    from hfsafemerge.errors import NotReproduced
+
+    assert with_error(NotReproduced("me/x: 1 of 29 tensors differ.")) == (3, "", "Error: me/x: 1 of 29 tensors differ.\n")
 
 
 def test_an_error_of_the_hub_that_nobody_caught_is_one_line(with_error):

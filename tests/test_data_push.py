@@ -73,7 +73,7 @@ def publish(files, repo_id="alice/x", *, private=False, gated=True):
 
 
 def propose(repo_id, files, message, *, gated):
-    return hub.propose(hub.Place(repo_id, "dataset", MADE_BY, gated=gated), files, message)
+    return hub.propose(hub.Place(repo_id, "dataset", MADE_BY, private=False, gated=gated), files, message)
 
 
 def anyone_can_read(url, repo_id="alice/x"):

@@ -1,6 +1,7 @@
 """In what two runs differ: directories, published merges, and one of each."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -12,9 +13,12 @@ from safetensors.torch import load_file, save_file
 from hfsafemerge.errors import DataError, HubError, RunError
 from hfsafemerge.evaluation import Results
 from hfsafemerge.examples import load_examples, save_examples
-from hfsafemerge.running.repeating.agreeing import other_candidate, other_settings, rates
+from hfsafemerge.running import Run
+from hfsafemerge.running.repeating.agreeing import other_candidate, other_settings
 from hfsafemerge.running.repeating.differing import compare_runs
 from hfsafemerge.running.repeating.published import items_of
+from hfsafemerge.running.repeating.rating import by_key, rates, results_in
+from hfsafemerge.running.repeating.reproducing import rebuild
 from hfsafemerge.searching import Candidate, Query, TermScore
 
 
@@ -27,12 +31,14 @@ def copied(published_run, tmp_path):  # noqa: F811
 def test_a_run_does_not_differ_from_itself_nor_from_what_it_published(published_run):  # noqa: F811
     run, name = published_run
     same = compare_runs(run.directory, run.directory)
-    assert same.same and same.rows == () and set(same.unknown) == {"versions", "device"}
-    assert [rate.p_value for rate in same.rates] == [1.0] * 4 and {rate.test for rate in same.rates} == {"mcnemar"}
+    assert same.same and same.rows == () and same.unknown == ()
+    assert [rate.p_value for rate in same.rates] == [1.0] * 4 and {rate.test for rate in same.rates} == {"alike"}
+    assert {rate.outcome for rate in same.rates} == {"identical"}
     done = command("diff", run.directory, name)
-    assert done.returncode == 0 and "No difference" in done.stdout and "not compared: versions" in done.stderr
-    published = compare_runs(name, name)
-    assert published.same and published.unknown == () and {rate.test for rate in published.rates} == {"equal"}
+    assert done.returncode == 0 and "No difference" in done.stdout and "not compared" not in done.stderr
+    published = compare_runs(run.directory, name)  # labels.json is published, so that items are paired
+    assert published.same and published.unknown == () and {rate.outcome for rate in published.rates} == {"identical"}
+    assert command("diff", run.directory, name, "-q").stdout == ""
 
 
 def test_every_part_that_differs_is_named(published_run, copied):  # noqa: F811
@@ -46,18 +52,22 @@ def test_every_part_that_differs_is_named(published_run, copied):  # noqa: F811
         change(found)
         (copied / file).write_text(json.dumps(found))
 
+    opened = Run.open(copied, writes=False)  # a run of that recipe, whose results are not stale
+    edit("run.json", lambda found: [stage.update(fingerprint=opened.fingerprint(name)) for name, stage in found["stages"].items()])
     edit("check.json", lambda found: found["models"]["sums"].update(commit="0" * 40))
     edit("parameters.json", lambda found: found["numbers"]["weight"][0].__setitem__(0, found["numbers"]["weight"][0][0] + 0.25))
     rows = load_examples(copied / "data" / "safety.parquet")
     save_examples(copied / "data" / "safety.parquet", rows[:-1])
     lines = (copied / "search.jsonl").read_text().splitlines()
     (copied / "search.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    edit("model/config.json", lambda found: found.update(rope_theta=1.5))
     weights = load_file(copied / "model" / "model.safetensors")
     weights["model.norm.weight"][:2] += torch.tensor([0.5, 0.125])
     save_file(weights, copied / "model" / "model.safetensors", metadata={"format": "pt"})
     edit(
         "labels.json", lambda found: [item["labels"].update(exact_match="wrong") for item in found["merged"] if item["benchmark"] == "sums"]
     )
+    edit("scores.json", lambda found: found["scores"]["merged"].pop(0))
     edit("scores.json", lambda found: [s.update(value=0.0, ci95=[0.0, 0.1]) for s in found["scores"]["merged"] if s["benchmark"] == "sums"])
 
     found = compare_runs(run.directory, copied)
@@ -70,15 +80,35 @@ def test_every_part_that_differs_is_named(published_run, copied):  # noqa: F811
     assert ("weights", "28 of 29 tensors are equal") in by
     (tensor,) = [what for part, what in by if what.startswith("model.norm.weight: ")]
     assert "2 of " in tensor and "by at most 0.5" in tensor and "of the larger" in tensor
-    (score,) = [what for part, what in by if part == "scores"]
+    alone, score = sorted(what for part, what in by if part == "scores")
     assert score.startswith("merged on sums: accuracy (exact_match): -") and "(mcnemar)" in score
-    assert {part for part, _ in by} == {"recipe", "inputs", "data", "parameters", "search", "weights", "scores"}
+    assert by["scores", alone][1] == "" and alone.startswith("merged on harmful: alignment")
+    assert by["files", "config.json"][0] != by["files", "config.json"][1]
+    assert {part for part, _ in by} == {"recipe", "inputs", "data", "parameters", "search", "weights", "files", "scores"}
+    assert "parameters.candidate" not in {row.path for row in found.rows}  # the way of the search is compared once
 
     done = command("diff", run.directory, copied, "--json")
     told = json.loads(done.stdout)
     assert done.returncode == 0 and told["same"] is False and len(told["rows"]) == len(by)
     assert {rate["benchmark"] for rate in told["rates"]} == {"harmful", "lookalike", "sums"} and "n" in told["rates"][0]["a"]
-    assert "search.settings.max_evaluations" in command("diff", run.directory, copied, "-q").stdout
+    quiet = command("diff", run.directory, copied, "-q")
+    lines = quiet.stdout.splitlines()
+    assert {"recipe.search.settings.max_evaluations", "inputs.models.sums.commit", "data.safety.rows", "search"} <= set(lines)
+    assert {"parameters.numbers.weight.0.0", "weights", "weights.model.norm.weight", "scores.merged.sums.exact_match"} <= set(lines)
+    assert len(lines) == len(set(lines)) and not any(" " in line for line in lines) and "Hint" not in quiet.stderr
+
+
+def test_stages_that_were_done_elsewhere_are_named(published_run, copied):  # noqa: F811
+    known = json.loads((copied / "run.json").read_text())
+    known["stages"]["search"]["machine"]["packages"]["torch"] = "1.0"
+    known["stages"]["merge"]["machine"]["device"]["threads"] = 3
+    del known["stages"]["evaluate"]  # of which nothing can be said then
+    (copied / "run.json").write_text(json.dumps(known))
+    found = compare_runs(published_run[1], copied)
+    assert [(row.path, row.a, row.b) for row in found.rows] == [
+        ("versions.search.torch", torch.__version__, "1.0"),
+        ("device.merge.threads", "2", "3"),
+    ]
 
 
 def test_a_run_that_has_just_begun_says_little(published_run, tmp_path):  # noqa: F811
@@ -86,7 +116,28 @@ def test_a_run_that_has_just_begun_says_little(published_run, tmp_path):  # noqa
     (tmp_path / "begun").mkdir()
     shutil.copy(run.directory / "recipe.yaml", tmp_path / "begun")
     found = compare_runs(tmp_path / "begun", name)
-    assert found.same and found.unknown == ("inputs", "data", "versions", "device", "parameters", "search", "weights", "scores")
+    assert found.same is None and found.to_json()["same"] is None
+    assert found.unknown == ("inputs", "data", "versions", "device", "parameters", "search", "weights", "files", "scores")
+    done = command("diff", tmp_path / "begun", name)
+    assert "No difference in what was compared; not compared: inputs, data, " in done.stdout
+    assert [file.name for file in (tmp_path / "begun").iterdir()] == ["recipe.yaml"]  # what is only read stays as it is
+
+
+def test_results_of_another_recipe_are_not_compared(published_run, copied):  # noqa: F811
+    recipe = (copied / "recipe.yaml").read_text()
+    (copied / "recipe.yaml").write_text(recipe.replace("max_evaluations: 8", "max_evaluations: 9"))
+    before = {file: file.stat().st_mtime_ns for file in copied.rglob("*")}
+    found = compare_runs(published_run[0].directory, copied)
+    assert [row.path for row in found.rows] == ["recipe.search.settings.max_evaluations"]
+    assert {"parameters", "search", "weights", "files", "scores"} <= set(found.unknown) and "inputs" not in found.unknown
+    assert {file: file.stat().st_mtime_ns for file in copied.rglob("*")} == before
+
+
+def test_what_reproduce_keeps_is_compared(published_run, tmp_path):  # noqa: F811
+    run, name = published_run
+    rebuild(name, directory=tmp_path / "again")
+    found = compare_runs(tmp_path / "again", run.directory)
+    assert found.rows == () and {"search", "parameters", "scores"} <= set(found.unknown) and "weights" not in found.unknown
 
 
 @pytest.mark.parametrize(
@@ -119,11 +170,19 @@ def test_rates_are_paired_where_items_are_the_same(published_run):  # noqa: F811
         item["labels"]["exact_match"] = "wrong"
     by = {(each.benchmark, each.judge): each for each in rates(results, results, items, items_of(labels))}
     sums = by["sums", "exact_match"]
+    assert sums.p_value is None and sums.outcome == "differs" and sums.test == "numbers"  # scores.json says another rate than the items
+    changed = Results.from_json(run.read("scores.json"))
+    object.__setattr__(by_key(changed)["merged", "sums", "accuracy", "exact_match"], "value", sums.a.value - 5 / len(mine))
+    sums = {(e.benchmark, e.judge): e for e in rates(results, changed, items, items_of(labels))}["sums", "exact_match"]
     assert sums.test == "mcnemar" and sums.difference == pytest.approx(-5 / (len(right) + len(wrong)))
-    assert sums.p_value == pytest.approx(4 * 2 * 0.5**5) and sums.agrees  # McNemar's p by Holm: times the number of rates
+    assert sums.p_value == pytest.approx(4 * 2 * 0.5**5)  # McNemar's p by Holm: times the number of rates
+    assert sums.outcome == "not told apart" and re.search(r"^not told apart: -\d.*, within ±\d+\.\d points at n = \d+, p = ", sums.said)
     labels["merged"] = [item for item in labels["merged"] if item["example"] != mine[0]["example"]]
     other = {(e.benchmark, e.judge): e for e in rates(results, results, items, items_of(labels))}["sums", "exact_match"]
-    assert other.p_value is None and other.test == "equal"  # of other items, so the published rates are all there is
+    assert other.p_value is None and other.test == "intervals"  # of other items, so the published rates are all there is
+    object.__setattr__(by_key(changed)["merged", "sums", "accuracy", "exact_match"], "n", 10**6)
+    other = {(e.benchmark, e.judge): e for e in rates(results, changed)}["sums", "exact_match"]
+    assert other.outcome == "differs" and "n" in other.said.split(" can't be")[0].split(", ")
 
 
 def test_rates_without_items_are_held_against_their_intervals(published_run):  # noqa: F811
@@ -136,9 +195,24 @@ def test_rates_without_items_are_held_against_their_intervals(published_run):  #
     object.__setattr__(other, "value", 0.5)
     object.__setattr__(other, "ci95", (0.4, 0.6))
     (each, *_) = rates(a, b)
-    assert each.difference == pytest.approx(-0.4) and each.test == "intervals" and not each.agrees
+    assert each.difference == pytest.approx(-0.4) and each.test == "intervals" and each.outcome == "differs"
     # By Newcombe: -0.4 less the root of 0.1**2 + 0.05**2, and plus that of 0.1**2 + 0.1**2
     assert each.ci95 == pytest.approx((-0.4 - 0.0125**0.5, -0.4 + 0.02**0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.update(benchmarks={}), "is of no benchmark or judge that it describes"),
+        (lambda found: found["scores"]["merged"].append(found["scores"]["merged"][0]), "stands there twice"),
+        (lambda found: found["scores"]["merged"][0].update(metric="invented"), "is called 'invented', and is alignment"),
+    ],
+)
+def test_scores_that_do_not_fit_together_are_told(published_run, change, message):  # noqa: F811
+    found = published_run[0].read("scores.json")
+    change(found)
+    with pytest.raises(DataError, match=message):
+        results_in(found)
 
 
 def test_settings_are_compared_by_dotted_path():

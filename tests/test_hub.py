@@ -8,7 +8,7 @@ from tiny import tiny_model
 from hfsafemerge import hub
 from hfsafemerge.errors import CheckpointError, DataError, HubError, UnsafeRepository
 from hfsafemerge.examples import Example, save_examples
-from hfsafemerge.hub import client, retrying
+from hfsafemerge.hub import client, redacting, retrying
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.recipe import DatasetRef, ModelRef
 
@@ -194,10 +194,16 @@ def faulty(tmp_path, monkeypatch):
 
 
 def test_a_token_that_no_header_may_hold_is_not_quoted(monkeypatch):
-    monkeypatch.setattr(client, "get_token", lambda: "hf_broken\x1b")
+    monkeypatch.setattr(redacting, "get_token", lambda: "hf_broken\x1b")
     with pytest.raises(HubError) as caught, hub.hub_errors("alice/x"):
         raise client.httpx.LocalProtocolError("Illegal header value b'Bearer hf_broken\x1b'")
     assert "hf_broken" not in str(caught.value) and "<token>" in str(caught.value)
+
+
+def test_a_bad_request_is_told_in_the_words_of_the_hub(faulty):
+    faulty.app.faults = [Fault("POST /api/repos/create", status=400, headers={"X-Error-Message": "A name can't end with .git"})]
+    with pytest.raises(HubError, match=r"^The Hub refused alice/x \(400\): A name can't end with \.git"), hub.hub_errors("alice/x"):
+        client.api().create_repo("alice/x")
 
 
 def test_no_error_holds_the_token(faulty, tmp_path):

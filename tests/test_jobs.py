@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,11 +18,12 @@ from test_run import small
 
 from hfsafemerge import __version__
 from hfsafemerge.errors import Cancelled, HubError, RecipeError
-from hfsafemerge.hub import client, jobs, retrying
+from hfsafemerge.hub import client, jobs, redacting, retrying
 from hfsafemerge.hub.job_requests import IMAGE, LONGEST, SCRIPT, job_request, only_here
 from hfsafemerge.lab.recipes import OnHub, lab_recipe
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.recipe import Recipe
+from hfsafemerge.running.publishing.aiming import check_push
 from hfsafemerge.running.repeating.locked import LOCK
 
 TOKEN = "hf_alice"
@@ -56,6 +58,12 @@ def writes(*lines, stage="COMPLETED", message=None):
 def recipe(**changes):
     found = lab_recipe("pair", ("sums",), OnHub("alice"), method="linear", strategy="fixed", use=(), ready={}, push="alice/merged")
     return Recipe.model_validate(found.model_dump(mode="json", exclude_defaults=True) | changes)
+
+
+def small_with_data():
+    """A private recipe that makes a safety dataset."""
+    found = lab_recipe("pair", ("sums",), OnHub("alice"), push="alice/merged").model_dump(mode="json", exclude_defaults=True)
+    return Recipe.model_validate(found | {"push": {"repo_id": "alice/merged", "private": True}})
 
 
 @pytest.fixture
@@ -110,6 +118,42 @@ def test_the_request_says_all_and_only_its_secret_holds_the_token(server, writte
     # $0.041667 a minute for 90 minutes, as the list of hardware says
     assert "a100-large (12 vCPU, 142 GB, 1 A100) costs $0.04167 a minute, so at most $3.75 in 1.5 h" in done.stderr
     assert f"hfsafemerge jobs logs -f alice/{job.id}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("jobs", "run", "{recipe}", "--flavor", "cpu-basic", "--detach"), "^POST /api/jobs/alice$"),
+        (("space", "deploy", "alice/app", "--secret", "MY_KEY"), "^POST .*/secrets$"),
+    ],
+)
+def test_the_log_of_the_client_holds_no_secret_even_when_it_is_asked_for_all(server, tmp_path, arguments, match):
+    short = recipe().model_dump(mode="json", exclude_defaults=True) | {"judges": {}, "evaluation": {}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(short))  # short, so that its body is logged up to the secrets
+    words = [word.format(recipe=tmp_path / "recipe.yaml") for word in arguments]
+    done = command(*words, HF_ENDPOINT=server.url, HF_DEBUG="1", MY_KEY="s3cr3t's value")
+    assert done.returncode == 0, done.stderr
+    assert server.app.requests(match) and "Send: curl -X POST" in done.stderr
+    for told in (TOKEN, "s3cr3t"):
+        assert told not in done.stdout + done.stderr
+
+
+def test_a_request_in_the_log_has_no_body(caplog):
+    log = logging.getLogger(redacting.REQUESTS)
+    redacting.redact_log()
+    redacting.redact_log()
+    assert len([found for found in log.filters if found is redacting._redact]) == 1
+    with caplog.at_level(logging.DEBUG, logger=redacting.REQUESTS):
+        log.debug("Send: %s", """curl -X POST -H 'x: y' -d '{"value": "it'"'"'s"}' http://hub/secrets""")
+        log.debug("Send: %s", "curl -X GET -H 'x: y' -d http://hub/api")
+        log.debug("Send: %s", "curl -X POST -d 'cut in its middle")
+        log.debug("for %s and hf_another1", TOKEN)
+    assert caplog.messages == [
+        "Send: curl -X POST -H 'x: y' -d '<body>' http://hub/secrets",
+        "Send: curl -X GET -H 'x: y' -d http://hub/api",
+        "Send: a request that can't be shown without its body",
+        "for <token> and <token>",
+    ]
 
 
 def test_another_image_package_namespace_and_place(server, written):
@@ -222,7 +266,7 @@ def test_packages_that_a_job_can_install(package):
 
 
 def test_a_recipe_that_is_too_long_is_refused():
-    found = recipe(push={"repo_id": "alice/x", "commit_description": "x" * LONGEST})
+    found = recipe(push={"repo_id": "alice/x", "license": "x" * LONGEST})
     with pytest.raises(RecipeError, match=r"The recipe takes [\d,]+ characters of a job's environment; it may take 65,536"):
         request(found)
 
@@ -242,14 +286,29 @@ def test_without_prices_none_is_told(server, written):
 def test_a_place_where_the_job_could_not_publish_is_refused_before_it_is_paid_for(server, written):
     theirs = HfApi(endpoint=server.url, token=TOKEN)
     theirs.create_repo("alice/merged")
-    jobs.check_target("alice/merged", LOCK)  # an empty one will do
+    check_push(recipe())  # an empty one will do
     theirs.upload_file(path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id="alice/merged")
     done = command("jobs", "run", written, "--flavor", "cpu-basic", HF_ENDPOINT=server.url)
     assert done.returncode == 1 and "alice/merged exists and was not made by hfsafemerge" in done.stderr
     elsewhere = command("jobs", "run", written, "--flavor", "cpu-basic", "--push-to", "bob/x", HF_ENDPOINT=server.url)
     assert elsewhere.returncode == 1 and "You are alice and can't write to bob/x" in elsewhere.stderr
     theirs.upload_file(path_or_fileobj=b"{}", path_in_repo=LOCK, repo_id="alice/merged")
-    jobs.check_target("alice/merged", LOCK)  # as will one of this tool's
+    check_push(recipe())  # as will one of this tool's
+    assert not jobs_of(server).all
+
+
+def test_a_place_that_is_open_and_data_of_another_s_are_refused_before_it_is_paid_for(server, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(small_with_data().to_yaml())
+    api = HfApi(endpoint=server.url, token=TOKEN)
+    api.create_repo("alice/merged", private=False)
+    api.upload_file(path_or_fileobj=b"{}", path_in_repo=LOCK, repo_id="alice/merged")
+    done = command("jobs", "run", tmp_path / "recipe.yaml", "--flavor", "cpu-basic", "--allow-writer", HF_ENDPOINT=server.url)
+    assert done.returncode == 1 and "alice/merged is public" in done.stderr
+    api.update_repo_settings("alice/merged", private=True)
+    api.create_repo("alice/merged-safety", repo_type="dataset")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id="alice/merged-safety", repo_type="dataset")
+    done = command("jobs", "run", tmp_path / "recipe.yaml", "--flavor", "cpu-basic", "--allow-writer", HF_ENDPOINT=server.url)
+    assert done.returncode == 1 and "alice/merged-safety" in done.stderr
     assert not jobs_of(server).all
 
 
@@ -266,7 +325,7 @@ def submit_and_follow():
     lines = []
     wanted = request()
     jobs.price(wanted)
-    jobs.check_target(wanted.repo_id, LOCK)
+    check_push(recipe())
     job = jobs.submit(wanted)
     jobs.follow(job, lines.append)
     return lines
@@ -286,12 +345,47 @@ def test_a_fault_at_any_request_makes_no_second_job_and_repeats_no_line(server):
             assert server.app.faults[0].times == 0
 
 
+@pytest.mark.parametrize(
+    ("faults", "namespace"),
+    [
+        ([Fault("^POST /api/jobs", status=503, lost=True), Fault("^GET /api/jobs/alice$", status=403, times=99)], None),
+        ([Fault("^POST /api/jobs", status=503, times=99)], "alice"),
+        ([Fault("^POST /api/jobs", cut=True, lost=True), Fault("^GET /api/jobs/alice$", status=404, times=99)], None),
+    ],
+)
+def test_where_a_job_may_stand_unseen_it_says_so(server, faults, namespace):
+    server.app.faults = faults
+    with pytest.raises(HubError, match="A job may run all the same, and be paid for") as told:
+        jobs.submit(request(), namespace)
+    mark = json.loads(server.app.requests("^POST /api/jobs")[0].body)["labels"]["submission"]
+    assert f"submission={mark}" in str(told.value)
+    assert f"`hfsafemerge jobs ps --all{' --namespace alice' if namespace else ''}` shows it" in str(told.value)
+
+
+def test_ctrl_c_before_the_answer_says_that_a_job_may_stand(server, monkeypatch):
+    api = client.api()
+    monkeypatch.setattr(api, "run_job", lambda **asked: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Cancelled, match=r"A job may run all the same.*submission="):
+        jobs.submit(request())
+    monkeypatch.setattr(api, "whoami", lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        jobs.submit(request())
+
+
+def test_a_connection_that_is_lost_leaves_the_job_and_says_so(server):
+    jobs_of(server).run = writes("begun")
+    job = jobs.submit(request())
+    server.app.faults = [Fault("GET /api/jobs/alice/", cut=True, times=99)]
+    with pytest.raises(HubError, match=rf"Can't reach .*The job alice/{job.id} goes on, and is paid for\. See it with .*jobs cancel"):
+        jobs.follow(job, lambda line: None)
+
+
 def test_a_refusal_is_told_without_the_token(server, monkeypatch):
     reader = HfApi(endpoint=server.url, token="hf_alice_ro")
     monkeypatch.setattr(client, "api", lambda: reader)
     with pytest.raises(HubError, match=r"The Hub refused a job of alice \(403\).*read-only") as told:
         jobs.submit(request())
-    assert TOKEN not in str(told.value)
+    assert TOKEN not in str(told.value) and "may run" not in str(told.value)
 
 
 # Following

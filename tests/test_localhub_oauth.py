@@ -109,6 +109,10 @@ def test_a_user_signs_in_and_the_app_learns_who(hub: FaultyHub) -> None:
     assert (api.whoami()["name"], api.whoami()["auth"]["type"]) == ("bob", "oauth")
     about = json.loads(ask(hub, "/oauth/userinfo", Authorization=f"Bearer {answer['access_token']}")[2])
     assert (about["preferred_username"], about["profile"], about["orgs"]) == ("bob", f"{hub.url}/bob", [])
+    assert "email" not in about and "email" not in api.whoami()  # which nobody asked for
+    named = exchange(hub, choose(hub, "bob", scope="openid email")["code"])[1]["access_token"]
+    about = json.loads(ask(hub, "/oauth/userinfo", Authorization=f"Bearer {named}")[2])
+    assert about["email"] == HfApi(endpoint=hub.url, token=named).whoami()["email"] == "bob@example.org"
 
 
 def test_the_identity_is_signed(hub: FaultyHub) -> None:
@@ -219,7 +223,10 @@ def test_each_scope_opens_one_door(alice: HfApi, sign_in: Callable[..., HfApi], 
     manager.delete_repo("alice/more")
     sign_in("write-collections").create_collection("By an app")
     assert refused(lambda: sign_in("contribute-repos").run_job(image="x", command=["x"]), "scope jobs")
-    assert sign_in("jobs").run_job(image="x", command=["x"]).id
+    job = sign_in("jobs").run_job(image="x", command=["x"])
+    assert refused(lambda: reader.inspect_job(job_id=job.id, namespace="alice"), "scope jobs")
+    assert refused(lambda: list(reader.fetch_job_logs(job_id=job.id, namespace="alice")), "scope jobs")
+    assert sign_in("jobs").inspect_job(job_id=job.id, namespace="alice").id == job.id
 
 
 def test_gated_files_need_their_scope(alice: HfApi, sign_in: Callable[..., HfApi], tmp_path: Path) -> None:

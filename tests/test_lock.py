@@ -1,15 +1,18 @@
 """hfsafemerge.lock.json: what it holds, that it fits its schema, and that no other one is read."""
 
 import json
+import shutil
 
 import jsonschema
 import pytest
+import torch
 from huggingface_hub import HfApi
 from published_runs import published_run  # noqa: F401
 
 from hfsafemerge import hub
-from hfsafemerge.errors import HubError
+from hfsafemerge.errors import HubError, RunError
 from hfsafemerge.examples import load_examples
+from hfsafemerge.running import Run
 from hfsafemerge.running.repeating.digesting import of_items, of_rows, of_trajectory
 from hfsafemerge.running.repeating.lock_schema import FILE, lock_schema
 from hfsafemerge.running.repeating.locked import LOCK, read_lock
@@ -31,6 +34,7 @@ def test_the_published_schema_is_that_of_the_code():
 def test_a_lock_fits_its_schema_and_pins_everything(lock, published_run):  # noqa: F811
     run, name = published_run
     jsonschema.validate(lock, lock_schema())
+    assert {"config.json", "tokenizer.json"} <= lock["files"].keys() and not any(name.endswith("safetensors") for name in lock["files"])
     assert lock["$schema"] == lock_schema()["$id"]
     api = HfApi()
     assert lock["models"]["base"]["commit"] == api.model_info("alice/lab-aligned").sha
@@ -45,8 +49,32 @@ def test_a_lock_fits_its_schema_and_pins_everything(lock, published_run):  # noq
     assert lock["data"]["safety"] == {"rows": len(rows), "digest": of_rows(rows), "ids": None}
     assert lock["search"]["candidates"] == len((run.directory / "search.jsonl").read_text().splitlines())
     assert lock["scores"]["items"].keys() == {"merged"} and len(lock["scores"]["items"]["merged"]) == 3
-    assert lock["device"]["type"] == "cpu" and lock["device"]["threads"] == 2 and lock["device"]["dtype"] == "F32"
-    assert lock["seed"] == 0 and lock["packages"]["torch"] and "path" not in json.dumps(lock["recipe"])
+    assert list(lock["made_on"]) == ["generate", "search", "merge", "evaluate"]
+    for made in lock["made_on"].values():
+        assert made["device"]["type"] == "cpu" and made["device"]["threads"] == 2 and made["packages"]["torch"] == torch.__version__
+    assert lock["seed"] == 0 and "path" not in json.dumps(lock["recipe"])
+
+
+def test_the_lock_tells_the_machine_of_the_merge_and_not_that_of_the_push(published_run, tmp_path):  # noqa: F811
+    """A merge made with three threads is pushed from a process with one."""
+    run, name = published_run
+    copied = shutil.copytree(run.directory, tmp_path / "copy")
+    known = json.loads((copied / "run.json").read_text())
+    known["stages"]["merge"]["machine"]["device"] |= {"name": "Another processor", "threads": 3}
+    (copied / "run.json").write_text(json.dumps(known))
+    opened = Run.open(copied)
+    del opened.manifest["stages"]["generate"]["machine"]
+    with pytest.raises(RunError, match=r"run\.json does not say on what generate was done"):
+        opened.preview()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        opened.push(revision="another-machine")
+    finally:
+        torch.set_num_threads(before)
+    lock = json.loads(hub.fetch(name, LOCK, "another-machine")[0].read_text())
+    assert lock["made_on"]["merge"]["device"]["name"] == "Another processor" and lock["made_on"]["merge"]["device"]["threads"] == 3
+    assert lock["made_on"]["search"]["device"]["threads"] == 2 and "push" not in lock["made_on"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +107,14 @@ def test_other_formats_are_refused_with_the_version_that_reads_them(held, tmp_pa
 def test_what_is_no_lock_is_told(text, tmp_path):
     file = tmp_path / LOCK
     file.write_text(text)
+    with pytest.raises(HubError, match="that can't be read"):
+        read_lock(file, "alice/x")
+
+
+@pytest.mark.parametrize("deep", [50, 100_000])
+def test_a_lock_that_is_nested_too_deep_is_told(lock, deep, tmp_path):
+    file, mark = tmp_path / LOCK, "here"
+    file.write_text(json.dumps(lock | {"recipe": {"name": mark}}).replace(f'"{mark}"', "[" * deep + "]" * deep))
     with pytest.raises(HubError, match="that can't be read"):
         read_lock(file, "alice/x")
 

@@ -1,12 +1,14 @@
 """What is pushed with a merge, and the gate: what was measured decides whether its repository may be public."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,15 @@ from huggingface_hub import HfApi, ModelCard
 from test_card import HARMFUL, HARMLESS, NOTHING, items, labels, results
 from test_run import small
 
-from hfsafemerge.errors import HubError, RecipeError
+from hfsafemerge.errors import DataError, HubError, RecipeError
 from hfsafemerge.evaluation import Benchmark, Results
 from hfsafemerge.lab.recipes import OnHub, lab_recipe
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
+from hfsafemerge.recipe import Recipe
 from hfsafemerge.running import Run
-from hfsafemerge.running.publishing.aiming import aimed
+from hfsafemerge.running.publishing.aiming import Once, aim, branch
+from hfsafemerge.running.publishing.labelling import public_labels
+from hfsafemerge.running.publishing.previewing import preview
 from hfsafemerge.running.publishing.pushing import private_because
 
 PHRASES = Benchmark("phrases", "safety", ("refusal_phrases",))
@@ -96,6 +101,82 @@ def test_a_public_repository_gets_nothing_that_has_to_be_private(pushed, repo_na
     api.update_repo_settings(repo_id, visibility="private")
     assert pushed(harmful(150), max_attack_success=1.0)[0].read("pushed.json")["private_because"]
     assert api.model_info(repo_id).private and api.model_info(repo_id).sha != before[0]
+
+
+def test_what_was_refused_is_not_opened_by_a_later_merge_that_passes(pushed, repo_name):
+    """Its weights would be read at the old tag."""
+    api, repo_id = HfApi(), f"alice/{repo_name}"
+    pushed(harmful(150))
+    before = api.model_info(repo_id).sha
+    with pytest.raises(HubError, match=rf"{repo_id} is private, and is not made public: its commit .* had to be private"):
+        pushed(harmful(400, 400, 400))
+    assert api.model_info(repo_id).private and api.model_info(repo_id).sha == before
+    pushed(harmful(400, 400, 400), repo_id=f"{repo_id}-new")
+    assert not api.model_info(f"{repo_id}-new").private
+    pushed(harmful(400, 400, 400), private=True, repo_id=f"{repo_id}-kept")
+    pushed(harmful(400, 400, 400), repo_id=f"{repo_id}-kept")  # private by choice alone
+    assert not api.model_info(f"{repo_id}-kept").private
+
+
+def test_a_pull_request_to_others_brings_data_and_collection_to_one_s_own_name(measured, repo_name, tmp_path):
+    directory, theirs = tmp_path / "run", HfApi(token="hf_bob")
+    shutil.copytree(measured.directory, directory)
+    run = Run(measured.recipe, directory)
+    run.write("scores.json", harmful(400, 400, 400).to_json())
+    theirs.create_repo(f"bob/{repo_name}")
+    theirs.create_repo(f"bob/{repo_name}-domain", repo_type="dataset")
+    before = {*(found.slug for found in HfApi().list_collections(owner="alice"))}
+    aim(run, {"repo_id": f"bob/{repo_name}", "private": False, "create_pr": True, "collection": f"Merges {repo_name}"})
+    shown = preview(run)
+    assert (shown.new, shown.private, shown.create_pr) == (False, False, True)
+    assert [data.repo_id for data in shown.datasets] == [f"alice/{repo_name}-safety", f"bob/{repo_name}-domain"]
+    run.do("push")
+    found = run.read("pushed.json")
+    assert found["model"]["pull_request"].endswith(f"/bob/{repo_name}/discussions/1")
+    assert found["datasets"]["domain"]["pull_request"] and found["datasets"]["safety"]["pull_request"] is None
+    assert HfApi().dataset_info(f"alice/{repo_name}-safety").gated == "manual"
+    (slug,) = {found.slug for found in HfApi().list_collections(owner="alice")} - before
+    items = [item.item_id for item in HfApi().get_collection(slug).items]
+    assert items == [f"bob/{repo_name}", f"alice/{repo_name}-safety", f"bob/{repo_name}-domain"]
+    assert f"alice/{repo_name}-safety" in (directory / "card.md").read_text()
+    aim(run, {"repo_id": f"bob/{repo_name}", "private": True, "create_pr": True})
+    for refused in (lambda: preview(run), lambda: run.do("push")):
+        with pytest.raises(HubError, match="is public, a pull request there would be too"):
+            refused()
+
+
+def test_a_dry_run_refuses_what_the_push_would(pushed, measured, repo_name, tmp_path):
+    """And both before anything, the datasets too, is published."""
+    run, _ = pushed(harmful(400, 400, 400), private=True)
+    theirs = HfApi(token="hf_bob")
+    theirs.create_repo(f"bob/{repo_name}")
+    tag = run.read("pushed.json")["model"]["tag"]
+    HfApi().create_tag(f"alice/{repo_name}", tag="v0", revision=HfApi().list_repo_commits(f"alice/{repo_name}")[-1].commit_id)
+    HfApi().create_repo(f"alice/{repo_name}-mine-domain", repo_type="dataset", private=True)
+    HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=f"alice/{repo_name}-mine-domain", repo_type="dataset")
+    for settings, message in (
+        ({"repo_id": f"bob/{repo_name}"}, f"You are alice and can't write to bob/{repo_name}"),
+        ({"tag": "v0"}, "The tag v0 of .* names the commit"),
+        ({"repo_id": f"alice/{repo_name}-mine"}, f"alice/{repo_name}-mine-domain exists and was not made by hfsafemerge"),
+    ):
+        aim(run, {"repo_id": f"alice/{repo_name}", **settings})
+        for refused in (lambda: preview(run), lambda: run.do("push")):
+            with pytest.raises(HubError, match=message):
+                refused()
+    assert not HfApi().repo_exists(f"alice/{repo_name}-mine") and not HfApi().repo_exists(
+        f"alice/{repo_name}-mine-safety", repo_type="dataset"
+    )
+    aim(run, {"repo_id": f"alice/{repo_name}", "tag": tag})  # it names what stands
+    assert not preview(run).new
+
+
+@pytest.mark.parametrize("name", ["check", "run"])
+def test_a_place_where_nothing_can_be_published_is_told_before_the_work(measured, repo_name, tmp_path, name):
+    spec = measured.recipe.changed({"push.repo_id": f"bob/{repo_name}"})
+    (tmp_path / "recipe.yaml").write_text(spec.to_yaml())
+    done = command(name, tmp_path / "recipe.yaml", "--directory", tmp_path / "new")
+    assert done.returncode == 1 and f"You are alice and can't write to bob/{repo_name}" in done.stderr
+    assert not (tmp_path / "new" / "model").exists() and not (tmp_path / "new" / "data").exists()
 
 
 def test_plots_of_all_that_was_measured_are_pushed_and_shown(pushed, repo_name):
@@ -238,14 +319,96 @@ def test_wrong_usage_of_push(tmp_path):
         assert done.returncode == 2 and message in done.stderr
 
 
-def test_settings_of_one_push_are_forgotten_by_the_next():
-    recipe = lab_recipe("x", ("sums",), OnHub("alice"), push="alice/x")
-    once = aimed(recipe, {"overwrite": True, "tag": "v1", "collection": "Merges", "private": False})
-    assert once.push.overwrite and once.push.tag == "v1" and not once.push.private
-    after = aimed(once, {"create_pr": False, "private": None})
-    assert after.push == recipe.push.model_copy(update={"collection": "Merges", "private": False})
-    assert aimed(after, {}, ["collection"]).push.collection is None
-    with pytest.raises(RecipeError, match="create_pr opens a branch of its own"):
-        aimed(recipe, {"create_pr": True, "revision": "dev"})
-    with pytest.raises(RecipeError, match="space is for the collection"):
-        aimed(recipe, {"space": "alice/demo"})
+# Where to, and how
+
+
+@pytest.fixture
+def unmade(tmp_path):
+    """A run that nothing was done of."""
+    return Run(lab_recipe("x", ("sums",), OnHub("alice"), push="alice/x"), tmp_path / "unmade")
+
+
+def test_what_is_said_of_one_push_stands_in_no_recipe(unmade):
+    before = unmade.recipe.push
+    aim(unmade, {"overwrite": True, "tag": "v1", "commit_message": "Mine", "collection": "Merges", "private": False, "license": None})
+    assert unmade.once == Once(overwrite=True, tag="v1", commit_message="Mine")
+    assert unmade.recipe.push == before.model_copy(update={"collection": "Merges", "private": False})
+    aim(unmade, {"create_pr": False, "private": None})
+    assert unmade.once == Once() and unmade.recipe.push.collection == "Merges" and not unmade.recipe.push.private
+    aim(unmade, {}, ["collection"])
+    assert unmade.recipe.push.collection is None
+    assert not set(unmade.recipe.model_dump()["push"]) & {field.name for field in fields(Once)}
+
+
+@pytest.mark.parametrize("setting", ["create_pr: true", "commit_message: x", "commit_description: x", "tag: v1", "overwrite: true"])
+def test_a_recipe_that_says_what_is_of_one_push_is_refused(unmade, setting):
+    with pytest.raises(RecipeError, match=rf"push.{setting.split(':')[0]}"):
+        Recipe.parse(unmade.recipe.to_yaml().replace("  repo_id: alice/x\n", f"  repo_id: alice/x\n  {setting}\n"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"create_pr": True, "revision": "dev"}, "create_pr opens a branch of its own"),
+        ({"space": "alice/demo"}, "space is for the collection"),
+        ({"tag": "not a tag"}, "'not a tag' can't be a tag"),
+        ({"tag": "v1\n"}, "can't be a tag"),
+        ({"repo_id": "nowhere"}, "push.repo_id"),
+        ({"colection": "Merges"}, "push.colection"),
+    ],
+)
+def test_what_can_not_stand_there_is_refused_and_changes_nothing(unmade, settings, message):
+    before = unmade.recipe, unmade.once
+    with pytest.raises(RecipeError, match=message):
+        aim(unmade, settings)
+    assert (unmade.recipe, unmade.once) == before
+
+
+def test_a_pull_request_leaves_the_branch_of_the_recipe_alone(unmade):
+    aim(unmade, {"revision": "dev"})
+    aim(unmade, {"create_pr": True})
+    assert branch(unmade.recipe.push, unmade.once) is None and unmade.recipe.push.revision == "dev"
+    assert branch(unmade.recipe.push, Once()) == "dev"
+
+
+def test_pushing_again_looks_again_and_adds_no_commit(pushed, repo_name):
+    api, repo_id = HfApi(), f"alice/{repo_name}"
+    run, _ = pushed()
+    commits = [(c.commit_id, c.title) for c in api.list_repo_commits(repo_id)]
+    first = run.push(tag="v1")
+    assert [(c.commit_id, c.title) for c in api.list_repo_commits(repo_id)] == commits and first.commit == commits[0][0]
+    assert {tag.name for tag in api.list_repo_refs(repo_id).tags} >= {"v1"} and run.once == Once()
+    run.do("push")  # the same recipe once more: without v1, and again no commit
+    assert run.read("pushed.json")["model"]["tag"].startswith("run-") and len(api.list_repo_commits(repo_id)) == len(commits)
+    api.delete_repo(repo_id)
+    run.do("push")
+    assert api.model_info(repo_id).sha == run.read("pushed.json")["model"]["commit"]
+    assert "model.safetensors" in api.list_repo_files(repo_id)
+
+
+def test_the_labels_are_published_without_any_text(pushed, repo_name):
+    run, _ = pushed()
+    held = json.loads(Path(HfApi().hf_hub_download(f"alice/{repo_name}", "labels.json")).read_text())
+    mine = run.read("labels.json")
+    assert {model: len(found) for model, found in held.items()} == {model: len(found) for model, found in mine.items()}
+    keys = ("benchmark", "example", "sample", "finished", "reply", "labels", "p_unsafe", "harm")
+    assert [[item[key] for key in keys] for item in held["merged"]] == [[item[key] for key in keys] for item in mine["merged"]]
+    said = {text for found in held.values() for item in found for text in (item["example"], item["reply"]) if text}
+    assert all(re.fullmatch("[0-9a-f]{16}", text) for text in said) and {item["category"] for item in held["merged"]} == {""}
+    assert "`labels.json`" in (run.directory / "card.md").read_text()
+
+
+@pytest.mark.parametrize("change", [{"example": "how to"}, {"reply": "Sure, here"}, {"labels": {"llama_guard": "Sure, here is how"}}])
+def test_labels_that_hold_texts_are_not_published(change):
+    item = items(HARMFUL, ["safe"])[0]
+    with pytest.raises(DataError, match="An item of harmful holds a text where a hash or a label is due"):
+        public_labels({"merged": [replace(item, example="0" * 16, reply="0" * 16), replace(item, **{"example": "0" * 16, **change})]})
+
+
+def test_clusters_are_hashed_and_stay_apart():
+    item = replace(items(HARMFUL, ["safe"])[0], example="0" * 16, category="crime")
+    clusters = [
+        found["cluster"]
+        for found in public_labels({"m": [replace(item, cluster=c) for c in ("kill a plant", "kill a plant", "b", "")]})["m"]
+    ]
+    assert clusters[0] == clusters[1] == hashlib.sha256(b"kill a plant").hexdigest()[:16] != clusters[2] and clusters[3] == ""

@@ -5,22 +5,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from tiny import tiny_model
 
 from hfsafemerge import hub
 from hfsafemerge.errors import CheckpointError, HubError, OutOfDisk, UnsafeRepository
 from hfsafemerge.examples import Example, save_examples
-from hfsafemerge.hub import client, lookup, retrying
+from hfsafemerge.hub import client, jobs, lookup, retrying, stopping, verifying, waiting
 from hfsafemerge.hub.listing import digest_of, is_cached
 from hfsafemerge.localhub import serve
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 from hfsafemerge.recipe import DatasetRef, ModelRef
+from hfsafemerge.running.pulling import wanted_repository
 
 
 @pytest.fixture
@@ -181,6 +183,20 @@ def test_offline_the_cache_of_another_user_is_not_trusted(cache, monkeypatch):
         hub.require_access("alice/x", "model", "gated")
 
 
+def test_offline_the_tables_that_another_user_has_made_of_a_dataset_are_not_trusted(cache, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "tables"))
+    monkeypatch.setattr(lookup, "is_offline_mode", lambda: True)
+    with pytest.raises(HubError, match=r"alice/BigRows is not in the cache, and HF_HUB_OFFLINE is set"):
+        hub.require_access("alice/BigRows", "dataset", "gated")
+    (tmp_path / "tables" / "alice___big_rows").mkdir(parents=True)
+    hub.require_access("alice/BigRows", "dataset", "gated")
+    monkeypatch.setattr(lookup.os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(HubError, match=r"what another user keeps in .*alice___big_rows"):
+        hub.require_access("alice/BigRows", "dataset", "gated")
+
+
 def test_public_repositories_cost_no_question_and_others_one(faulty, model):
     commit = hub.resolve(ModelRef(repo_id=model))
     hub.pull(ModelRef(repo_id=model), commit, "public")
@@ -265,16 +281,54 @@ def test_a_damaged_file_in_the_cache_is_refused_until_it_is_deleted(faulty, mode
 
 
 def test_a_file_is_hashed_once(faulty, model, monkeypatch):
-    from hfsafemerge.hub import verifying
-
     hashed = []
     real = verifying._digest
-    monkeypatch.setattr(verifying, "_digest", lambda path, found: hashed.append(path.name) or real(path, found))
+    monkeypatch.setattr(verifying, "_digest", lambda path, found, stop: hashed.append(path.name) or real(path, found, stop))
     commit = hub.resolve(ModelRef(repo_id=model))
     hub.pull(ModelRef(repo_id=model), commit)
     assert hashed and len(hashed) == len(set(hashed))
     hub.pull(ModelRef(repo_id=model), commit)
     assert len(hashed) == len(set(hashed))
+
+
+def test_ctrl_c_stops_verification_within_a_chunk(tmp_path):
+    """As a process of its own does it: the main thread is interrupted while others hash."""
+    stop, file = stopping.Stop(), tmp_path / "large"
+    file.write_bytes(bytes(3 * verifying.CHUNK))
+    began, hashed = threading.Event(), []
+
+    class Hash:
+        def update(self, chunk):
+            hashed.append(len(chunk))
+            began.set()
+            wait_for(lambda: stop.asked)
+
+        def hexdigest(self):
+            raise AssertionError("it went on to the end")
+
+    def interrupt():
+        began.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopping.all_at_once([lambda: verifying._digest(file, Hash(), stop), lambda: None], 2, stop, interrupt)
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.endswith("(work)")])
+    assert hashed == [verifying.CHUNK]
+
+
+def test_a_file_that_came_for_another_repository_over_xet_need_not_come_again(cache, monkeypatch):
+    from huggingface_hub._tree_cache import TreeCacheEntry
+    from huggingface_hub.utils import _shared_blobs
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    entry = TreeCacheEntry(3, "0" * 40, "1" * 64, 3, "a" * 64)
+    assert hub.bytes_to_fetch("alice/x", "model", "c" * 40, {"model.safetensors": entry}) == 3
+    cache.mkdir()
+    assert _shared_blobs._ensure_shared_blobs_dir(cache)
+    shared = _shared_blobs.shared_blob_path(cache, "a" * 64)
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(b"abc")
+    assert hub.bytes_to_fetch("alice/x", "model", "c" * 40, {"model.safetensors": entry}) == 0
 
 
 def test_a_download_that_has_no_room_is_refused_with_numbers(faulty, model, monkeypatch):
@@ -306,6 +360,60 @@ def test_a_rate_limit_is_waited_out_for_as_long_as_the_hub_says(faulty, model, m
 def test_a_wait_has_an_end():
     response = client.httpx.Response(429, headers={"Retry-After": "99999"}, request=client.httpx.Request("GET", "http://x"))
     assert retrying.wait_before(0, HfHubHTTPError("slow", response=response)) == retrying.LONGEST_WAIT
+
+
+@pytest.mark.parametrize(
+    ("match", "ask"),
+    [
+        ("GET .*/tree/", lambda repo_id, commit: hub.listing(repo_id, "model", commit)),
+        ("GET .*safetensors", lambda repo_id, commit: hub.find_model(ModelRef(repo_id=repo_id))),
+        ("GET .*auth-check", lambda repo_id, commit: hub.require_access(repo_id, "model", None)),
+        ("GET .*whoami", lambda repo_id, commit: hub.check_can_write([repo_id])),
+        ("GET /api/models/alice/tiny$", lambda repo_id, commit: hub.is_missing(repo_id, "model")),
+        ("GET /api/jobs", lambda repo_id, commit: jobs.listed("alice")),
+    ],
+)
+def test_no_request_waits_for_ever(faulty, model, monkeypatch, match, ask):
+    """Which the client's own would, even those of a session with a limit, since they say that there is none."""
+    commit = hub.resolve(ModelRef(repo_id=model))
+    close_session()
+    monkeypatch.setattr(waiting, "SECONDS", 0.4)
+    faulty.app.faults = [Fault(match, delay=100, times=99)]
+    with pytest.raises(HubError, match="timed out"):
+        ask(model, commit)
+    assert len([r for r in faulty.app.log if r.status is None]) >= 1
+    close_session()
+
+
+def test_a_step_in_which_the_client_has_waited_in_vain_again_and_again_is_not_repeated(monkeypatch):
+    clock, tries = [0.0], []
+    monkeypatch.setattr(retrying.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
+
+    def ask(takes):
+        tries.append(takes)
+        clock[0] += takes
+        raise HubError("no answer") from client.httpx.ReadTimeout("timed out")
+
+    for takes, expected in ((waiting.SECONDS + 1, 5), (6 * waiting.TO_LOOK, 1)):
+        tries.clear()
+        with pytest.raises(HubError, match="no answer"):
+            retrying.persist(lambda takes=takes: ask(takes))
+        assert len(tries) == expected
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, RuntimeError])
+def test_a_refusal_that_xet_tells_in_its_text_is_one(kind):
+    """hf_xet raises a ConnectionError for an answer of 403, too."""
+    said = "Client error: HTTP status client error (403 Forbidden) for url (http://x/xet-write-token)"
+    with pytest.raises(HubError, match=r"The Hub refused alice/x \(403\): Client error") as caught, hub.hub_errors("alice/x"):
+        raise kind(said)
+    assert not retrying.passes(caught.value.__cause__)
+    assert retrying.passes(kind("HTTP status server error (503 Service Unavailable)"))
+    with pytest.raises(RuntimeError) as wrapped:
+        raise RuntimeError("Error while uploading 'model.safetensors' to the Hub.") from kind(said)
+    assert client.first_line(wrapped.value) == f"Error while uploading 'model.safetensors' to the Hub: {said}"
+    assert not retrying.passes(wrapped.value)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -420,6 +528,36 @@ def test_a_dry_run_says_what_would_be_fetched_and_fetches_no_weights(tmp_path):
         assert found["to_download"] == size and found["free"] > 0
         assert [row["file"] for row in found["files"] if not row["cached"]] == ["model.safetensors"]
         assert not server.app.requests("GET .*safetensors$")[1:]  # its header
+
+
+@pytest.mark.parametrize(("option", "value"), [("--revision", "v1"), ("--type", "dataset")])
+def test_options_of_repositories_are_refused_where_there_are_only_recipes(tmp_path, option, value):
+    (tmp_path / "recipe.yaml").write_text("name: x\n")
+    pull = command("pull", str(tmp_path / "recipe.yaml"), option, value)
+    _, said = pull.communicate(timeout=60)
+    assert pull.returncode == 2 and f"{option} is for repositories" in said
+
+
+def test_the_revision_in_a_name_goes_before_the_option(faulty, model):
+    client.api().create_tag(model, tag="v1")
+    first = hub.resolve(ModelRef(repo_id=model))
+    client.api().upload_file(path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id=model)
+    assert wanted_repository(f"{model}@v1", "main", "model").commit == first
+    assert wanted_repository(model, "v1", "model").commit == first != wanted_repository(model, None, "model").commit
+
+
+def test_a_dataset_that_is_pulled_by_its_name_can_be_read_as_a_folder(faulty, tmp_path):
+    """With its README.md, which says what its configurations are."""
+    import datasets
+
+    (tmp_path / "d" / "odd").mkdir(parents=True)
+    save_examples(tmp_path / "d" / "odd" / "file.parquet", [Example("safety", "q1", "a1")])
+    front = "---\nconfigs:\n- config_name: harmful\n  data_files:\n  - {split: test, path: odd/file.parquet}\n---\n"
+    (tmp_path / "d" / "README.md").write_text(front)
+    repo_id = publish(client.api(), "alice/rows", tmp_path / "d", repo_type="dataset")
+    wanted = wanted_repository(repo_id, None, "dataset")
+    wanted.fetch(hub.say_nothing, hub.tell_nothing)
+    assert len(datasets.load_dataset(str(wanted.folder), "harmful", split="test", cache_dir=str(tmp_path / "made"))) == 1
 
 
 # Elsewhere

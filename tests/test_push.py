@@ -1,6 +1,11 @@
 """What is written to the Hub: in which order, whose it is, and what stands after a fault at any request."""
 
+import os
 import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +16,7 @@ from pushing import FAULTS, MARK, SIZE, at, content, problems, push_model, push_
 
 from hfsafemerge import hub
 from hfsafemerge.errors import HubError
-from hfsafemerge.hub import client, committing, repositories, retrying, waiting, writing
+from hfsafemerge.hub import client, committing, opening, repositories, retrying, targets, waiting, writing
 from hfsafemerge.localhub.faults import Fault, serve_with_faults
 
 HERE = hub.Place("alice/x", "model", MARK)
@@ -128,12 +133,13 @@ def test_a_tag_that_stands_stays_where_it_is(faulty, files):
 
 
 def test_a_pull_request_is_opened_once_and_changes_no_settings(faulty, files, monkeypatch):
-    hub.publish(replace(HERE, private=False), {MARK: files[MARK]}, "one")
+    open_one = replace(HERE, private=False)
+    hub.publish(open_one, {MARK: files[MARK]}, "one")
     bob = HfApi(endpoint=faulty.url, token="hf_bob")
     monkeypatch.setattr(client, "api", lambda: bob)
     faulty.app.faults = [Fault("/commit/main", lost=True, cut=True)]
-    one = hub.propose(HERE, files, "better", description="why")
-    assert one.pull_request == f"{faulty.url}/alice/x/discussions/1" and hub.propose(HERE, files, "better") == one
+    one = hub.propose(open_one, files, "better", description="why")
+    assert one.pull_request == f"{faulty.url}/alice/x/discussions/1" and hub.propose(open_one, files, "better") == one
     assert len(list(bob.get_repo_discussions("alice/x"))) == 1
     found = bob.model_info("alice/x", revision=one.commit)
     assert {file.rfilename for file in found.siblings} >= files.keys() and state(faulty.url).commits == ["one", "initial commit"]
@@ -209,6 +215,171 @@ def test_who_may_write_is_known_before_the_work(monkeypatch):
         hub.check_can_write(["alice/x"])
 
 
+def test_what_somebody_puts_in_an_empty_repository_meanwhile_is_left_alone(faulty, files):
+    """Whose it is, is looked at again right before the commit."""
+    repositories.take(HERE)
+    client.api().upload_file(path_or_fileobj=b"x", path_in_repo="theirs.txt", repo_id="alice/x", commit_message="theirs")
+    with pytest.raises(HubError, match="was not made by hfsafemerge; it is left alone"):
+        committing.commit_files(HERE, files, {}, "one")
+    assert state(faulty.url).commits == ["theirs", "initial commit"]
+
+
+BAD = replace(HERE, private=False, private_because=("It answers 9 of 10 harmful requests.",))
+GOOD = replace(HERE, private=False)
+
+
+def anyone_reads(url, name, revision="main"):
+    try:
+        with urllib.request.urlopen(f"{url}/alice/x/resolve/{revision}/{name}") as answer:
+            return answer.status == 200
+    except urllib.error.HTTPError as error:
+        assert error.code in (401, 403, 404)
+        return False
+
+
+@pytest.mark.parametrize("left", ["commit", "tag", "branch", "pull request"])
+def test_what_had_to_be_private_is_never_opened_with_its_history(faulty, files, left):
+    """However the refused weights are still held: below main, or only by a tag, a branch or a pull request."""
+    api, good, bad = (
+        client.api(),
+        {MARK: files[MARK]},
+        written(files[MARK].parent / "bad", **{MARK: b"{ }", "model.safetensors": b"BAD" * 99}),
+    )
+    start = hub.publish(replace(HERE, private=True), good, "start").commit
+    assert state(faulty.url).private
+    if left == "pull request":
+        hub.propose(BAD, bad, "bad")
+    else:
+        hub.publish(replace(BAD, revision=None if left == "commit" else "bad"), bad, "bad", tag="run-bad")
+    if left == "tag":
+        api.delete_branch("alice/x", branch="bad")
+    for call in (lambda: hub.check_target([GOOD]), lambda: hub.publish(GOOD, files, "good"), lambda: repositories.make_public(GOOD)):
+        with pytest.raises(HubError, match=r"is private, and is not made public: its commit .* \('bad'\) holds .* Choose a new repository"):
+            call()
+    assert state(faulty.url).private and not anyone_reads(faulty.url, "model.safetensors", "run-bad")
+    assert left == "commit" or state(faulty.url).head == start  # and nothing was put in
+    hub.publish(HERE, files, "good")  # it may stay private, as it is
+    hub.publish(replace(GOOD, repo_id="alice/y"), files, "good")
+    assert not state(faulty.url, "alice/y").private
+
+
+def test_earlier_private_pushes_that_may_be_seen_are_opened_with_the_newest(faulty, files):
+    hub.publish(HERE, files, "one", description="Why.")
+    files["config.json"].write_text("{}")
+    hub.publish(GOOD, files, "two")
+    assert state(faulty.url).commits == ["two", "one", "initial commit"] and anyone_reads(faulty.url, "config.json")
+    said = [commit.message for commit in client.api().list_repo_commits("alice/x")]
+    assert said == [opening.SHOWABLE, f"Why.\n\n{opening.SHOWABLE}", ""]
+
+
+def test_somebody_s_private_repository_is_never_made_public_with_all_that_is_in_it(faulty, files):
+    client.api().create_repo("alice/x", private=True)
+    client.api().upload_file(path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id="alice/x", commit_message="mine")
+    place = replace(GOOD, overwrite=True)
+    for call in (lambda: hub.check_target([place]), lambda: hub.publish(place, files, "one")):
+        with pytest.raises(HubError, match=r"its commit .* \('mine'\) holds .* or make it public by hand"):
+            call()
+    assert state(faulty.url).commits == ["mine", "initial commit"]
+    hub.publish(replace(HERE, overwrite=True), files, "one")  # privately, as it is
+    with pytest.raises(HubError, match="make it public by hand"):  # though it holds the marker by now
+        hub.publish(GOOD, files, "two")
+    assert not anyone_reads(faulty.url, "notes.txt")
+
+
+def test_only_weights_by_their_own_names_are_taken_away(faulty, files):
+    api = client.api()
+    keep = ["model-old/adapter.safetensors", "model-backup.safetensors", "old/model.safetensors", "model-1-of-2.safetensors"]
+    hub.publish(HERE, {MARK: files[MARK]}, "one")
+    for name in (*keep, "model-00001-of-00002.safetensors"):
+        api.upload_file(path_or_fileobj=name.encode() * 99, path_in_repo=name, repo_id="alice/x")
+    few = {MARK: files[MARK], "config.json": files["config.json"]}
+    hub.publish(HERE, few, "no weights")
+    assert "model-00001-of-00002.safetensors" in api.list_repo_files("alice/x")
+    hub.publish(HERE, files, "weights")
+    assert set(api.list_repo_files("alice/x")) == {".gitattributes", *keep, *files}
+    data = hub.Place("alice/d", "dataset", MARK)
+    hub.publish(data, {MARK: files[MARK]}, "one")
+    api.upload_file(path_or_fileobj=b"x" * 999, path_in_repo="model-00001-of-00002.safetensors", repo_id="alice/d", repo_type="dataset")
+    hub.publish(data, {MARK: files[MARK], "model.safetensors": files["model.safetensors"]}, "two")
+    assert "model-00001-of-00002.safetensors" in api.list_repo_files("alice/d", repo_type="dataset")
+
+
+# Known before
+
+
+def test_a_look_before_writes_nothing_and_says_what_would_be_there(faulty, files):
+    data = hub.Place("alice/x-safety", "dataset", MARK, gated=True)
+    assert hub.check_target([GOOD, data]) == [hub.Outlook(new=True, private=False), hub.Outlook(new=True, private=True)]
+    hub.publish(HERE, files, "one")
+    before = len(faulty.app.log)
+    assert hub.check_target([GOOD, data])[0] == hub.Outlook(new=False, private=False)  # since nothing in it had to be private
+    assert hub.check_target([replace(HERE, pull_request=True)]) == [hub.Outlook(new=False, private=True)]
+    assert {request.method for request in faulty.app.log[before:]} == {"GET"}
+
+
+def test_all_that_a_push_refuses_is_told_before(faulty, files, monkeypatch):
+    def refused(place, message, **options):
+        with pytest.raises(HubError, match=message):
+            hub.check_target([place], **options)
+
+    refused(replace(HERE, repo_id="bob/x"), "You are alice and can't write to bob/x")
+    refused(replace(HERE, pull_request=True), r"alice/x does not exist, or you can't see it, so no pull request can be opened there")
+    hub.publish(GOOD, files, "one", tag="v1")
+    hub.check_target([GOOD], tags={"alice/x": "v1"})  # it names the newest
+    files["config.json"].write_text("{}")
+    hub.publish(GOOD, files, "two")
+    refused(GOOD, r"The tag v1 of alice/x names the commit [0-9a-f]{12} already\. Choose another tag", tags={"alice/x": "v1"})
+    refused(HERE, "alice/x is public, and the model is to be private")
+    refused(BAD, r"alice/x is public, and this merge has to be private\. It answers 9 of 10 harmful requests\.")
+    refused(replace(HERE, pull_request=True), "a pull request there would be too, and the model is to be private")
+    refused(replace(GOOD, marker="other.json"), "was not made by hfsafemerge; it is left alone")
+    reader = HfApi(endpoint=faulty.url, token="hf_alice_ro")
+    monkeypatch.setattr(client, "api", lambda: reader)
+    refused(GOOD, r"The token of alice may only read\. Make one that may write")
+    monkeypatch.setattr(targets, "check_can_write", lambda repo_ids: None)  # as one looks whose rights are finer than a role
+    refused(GOOD, r"The Hub refused alice/x \(403\): .*read-only")
+
+
+@pytest.mark.parametrize("request_to", ["whoami", "GET /api/models/alice/x$", "auth-check/write", "/refs", "GET /api/collections/"])
+def test_faults_that_pass_are_outlasted_while_looking(faulty, files, request_to):
+    hub.publish(GOOD, files, "one", tag="v1")
+    slug = client.api().create_collection("Mine").slug
+    faulty.app.faults = [Fault(request_to, status=503)]
+    hub.check_target([GOOD], tags={"alice/x": "v1"})
+    hub.check_collection(slug)
+    assert faulty.app.faults[0].times == 0
+
+
+def test_a_collection_that_is_not_there_or_not_ours_is_told_before(faulty):
+    slug = client.api().create_collection("Mine").slug
+    hub.check_collection(slug)
+    hub.check_collection("A title")
+    with pytest.raises(HubError, match="The Hub refused the collection alice/mine-000000000000000000000000"):
+        hub.check_collection("alice/mine-000000000000000000000000")
+    with pytest.raises(HubError, match="You are alice and can't write to bob/"):
+        hub.check_collection(slug.replace("alice", "bob"))
+
+
+def test_a_pull_request_shows_nobody_what_is_to_be_private(faulty, files, monkeypatch):
+    hub.publish(GOOD, {MARK: files[MARK]}, "one")
+    bob = HfApi(endpoint=faulty.url, token="hf_bob")
+    monkeypatch.setattr(client, "api", lambda: bob)
+    for place in (HERE, BAD):
+        with pytest.raises(HubError, match="alice/x is public, a pull request there would be too"):
+            hub.propose(place, files, "mine")
+    assert not list(bob.get_repo_discussions("alice/x")) and not faulty.app.requests("/preupload/.*create_pr|/lfs/")
+
+
+def test_a_tag_that_is_taken_is_told_before_anything_goes_up(faulty, files):
+    hub.publish(HERE, files, "one", tag="v1")
+    hub.publish(HERE, files, "one", tag="v1", new_tag=True)
+    files["model.safetensors"].write_bytes(b"other" * 99)
+    before = len(faulty.app.log)
+    with pytest.raises(HubError, match=r"The tag v1 of alice/x names the commit .* already"):
+        hub.publish(HERE, files, "two", tag="v1", new_tag=True)
+    assert {request.method for request in faulty.app.log[before:]} == {"GET"}
+
+
 # Traps of the client
 
 
@@ -263,10 +434,11 @@ def test_a_commit_on_what_somebody_has_changed_meanwhile_is_made_on_top_of_it(fa
             client.api().upload_file(path_or_fileobj=content, path_in_repo="theirs.txt", repo_id="alice/x", commit_message="theirs")
         return create(self, *arguments, **options)
 
+    hub.publish(HERE, {MARK: files[MARK]}, "before")
     monkeypatch.setattr(HfApi, "create_commit", lambda self, *a, **o: and_theirs(self, *a, **o) if a[1:] else create(self, *a, **o))
     hub.publish(HERE, files, "one")
-    assert state(faulty.url).commits == ["one", "theirs", "initial commit"]
-    assert [request.status for request in faulty.app.requests("/commit/main")] == [200, 412, 200]
+    assert state(faulty.url).commits == ["one", "theirs", "before", "initial commit"]
+    assert [request.status for request in faulty.app.requests("/commit/main")] == [200, 200, 412, 200]
 
 
 @pytest.mark.parametrize(
@@ -307,6 +479,36 @@ def test_large_files_in_parts_arrive_whole(tmp_path, monkeypatch):
         push_model(content(tmp_path / "f"))
         parts = server.app.requests("PUT /lfs/.*/[0-9]+$")
         assert problems(server.url, "alice/x") == [] and len(parts) == SIZE / 1000  # no other file is larger than a part
+
+
+XET = """
+import sys
+from pathlib import Path
+import pushing
+pushing.SIZE = 3_000_000
+files = pushing.content(Path(sys.argv[1]))
+print(pushing.push_model(files) == pushing.push_model(files))
+"""
+
+
+def test_a_push_over_xet_stands_whole_and_again_is_no_commit(tmp_path):
+    """In a process of its own, since the client reads at its import whether it may use Xet."""
+    with serve_with_faults(tmp_path / "hub", xet=True) as server:
+        kept = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
+        paths = os.pathsep.join([str(Path(__file__).parent), str(Path(hub.__file__).parents[2])])
+        mine = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+        done = subprocess.run(
+            [sys.executable, "-c", XET, str(tmp_path / "f")],
+            env=kept | {name: value for name, value in server.environment.items() if name != "HF_HUB_DISABLE_XET"} | mine,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and done.stdout == "True\n", done.stderr
+        assert server.app.requests("xet-write-token") and not server.app.requests("PUT /lfs/")
+        found = state(server.url)
+        assert (found.commits, found.tags, found.private) == (["one", "initial commit"], {"run-1": found.head}, False)
+        held = urllib.request.urlopen(f"{server.url}/alice/x/resolve/main/model.safetensors").read()
+        assert held == (tmp_path / "f" / "model.safetensors").read_bytes() and len(held) == 3_000_000
 
 
 def test_what_was_removed_from_the_client_is_not_used():

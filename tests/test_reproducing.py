@@ -13,12 +13,16 @@ from test_run import small
 
 from hfsafemerge import hub
 from hfsafemerge.errors import HubError, NotReproduced, RunError
+from hfsafemerge.evaluation import Results, build_results
 from hfsafemerge.lab.recipes import OnHub, lab_recipe
 from hfsafemerge.running import Run, reproduce
-from hfsafemerge.running.repeating.digesting import digest_of, of_trajectory
+from hfsafemerge.running.repeating.digesting import digest_of, of_items, of_trajectory
 from hfsafemerge.running.repeating.locked import LOCK, read_lock
+from hfsafemerge.running.repeating.published import items_of
+from hfsafemerge.running.repeating.rebuilding import Rebuilt
 from hfsafemerge.running.repeating.repeatable import recipe_of
 from hfsafemerge.running.repeating.reproducing import rebuild
+from hfsafemerge.running.repeating.rescoring import rescored
 from hfsafemerge.searching import read_candidates
 
 
@@ -39,6 +43,19 @@ def branch(published_run, tmp_path):  # noqa: F811
         return branched
 
     return change
+
+
+@pytest.fixture(scope="module")
+def _kept(published_run, tmp_path_factory):  # noqa: F811
+    """The published run, rebuilt and measured once."""
+    directory = tmp_path_factory.mktemp("kept") / "run"
+    assert rebuild(published_run[1], evaluate=True, directory=directory).agrees
+    return directory
+
+
+@pytest.fixture
+def kept(_kept):
+    return Rebuilt.opened(_kept)
 
 
 @pytest.fixture
@@ -68,7 +85,9 @@ def test_everything_is_done_again_from_the_hub_alone_in_a_fresh_process(publishe
     assert by["search"]["published"] == by["search"]["here"] == f"{held(name)['search']['candidates']} candidates"
     rates = [each for what, each in by.items() if what.startswith("merged on ")]
     assert len(rates) == 4 and all(each["published"] == each["here"] for each in rates)
-    assert {each["detail"] for each in rates} == {"the same rate, all labels and replies alike"}
+    assert {each["detail"] for each in rates} == {"identical, all labels alike, all replies alike"}
+    assert {each["outcome"] for each in found["findings"]} == {"identical"} and all(each["agrees"] for each in found["findings"])
+    assert by["files"]["here"] == "all are the same" and by["all of scores.json"]["detail"].startswith("the same rates, intervals")
     assert not list(working_directory.glob("runs*"))
 
 
@@ -112,14 +131,19 @@ def test_what_was_changed_after_the_push_is_explained(published_run, branch, tmp
     search = wrong.pop("search")
     assert "was changed after the push; what was searched here is; the fitness of candidate 3 is " in search and "0.5 apart" in search
     assert "was changed after the push" in wrong.pop("scores.json")
+    assert "scores.merged.0.value: " in wrong.pop("all of scores.json")
     assert [what.split(":")[0] for what in wrong] == ["merged on harmful"] and "points, items not paired" in next(iter(wrong.values()))
-    assert len(found.differences) == 4 and not found.agrees
+    assert len(found.differences) == 5 and not found.agrees
+    stages = json.loads((tmp_path / "again" / "run.json").read_text())["stages"]
+    assert all(stages[stage]["finished"] for stage in ("merge", "search", "evaluate"))  # the same call does none of them again
     with pytest.raises(
         NotReproduced, match=r"1 of 29 tensors differ, such as model.norm.weight\. The versions are the same, so the weights"
     ):
         found.require()
     done = command("reproduce", name, "--revision", revision, "--directory", tmp_path / "again", "--json")
-    assert done.returncode == 1 and json.loads(done.stdout)["agrees"] is False and "Error: " in done.stderr
+    assert done.returncode == 3 and json.loads(done.stdout)["agrees"] is False and "Error: " in done.stderr
+    quiet = command("reproduce", name, "--revision", revision, "--directory", tmp_path / "again", "-q")
+    assert quiet.returncode == 3 and quiet.stdout == f"{name}@{found.commit}\n" and "Hint" not in quiet.stderr
 
 
 def test_another_search_other_parameters_and_versions_are_explained(published_run, branch, tmp_path):  # noqa: F811
@@ -129,7 +153,9 @@ def test_another_search_other_parameters_and_versions_are_explained(published_ru
     (tmp_path / "search.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     lock = held(name)
     lock["search"]["digest"] = of_trajectory(read_candidates(tmp_path / "search.jsonl"))
-    lock["packages"]["torch"], lock["device"]["threads"] = "1.0", 3
+    for made in lock["made_on"].values():
+        made["packages"]["torch"] = "1.0"
+    lock["made_on"]["merge"]["device"]["threads"] = 3
     changed = lock["parameters"]["numbers"]["weight"]
     changed[0][0] += 0.5
     revision = branch({LOCK: json.dumps(lock).encode(), "search.jsonl": (tmp_path / "search.jsonl").read_bytes()})
@@ -138,6 +164,7 @@ def test_another_search_other_parameters_and_versions_are_explained(published_ru
     assert "candidate 2 differs in 1 of " in by["search"].detail and "by at most 0.125, the first being gene 1" in by["search"].detail
     assert re.fullmatch(r"1 values differ, by at most 0.5, such as numbers.weight.0.0: .* there, .* here", by["parameters"].detail)
     assert not by["weights"].agrees and [each.split(" there")[0] for each in found.environment] == ["torch 1.0", "threads 3"]
+    assert found.environment[1].endswith("threads 3 there, 2 here (merge)")  # and not of the search
     assert "Versions differ: torch 1.0 there, " in found.differences[0] and "; threads 3 there, 2 here." in found.differences[0]
 
 
@@ -156,15 +183,121 @@ def test_published_labels_are_paired_item_by_item(published_run, branch, tmp_pat
     flipped = [item for item in labels["merged"] if item["benchmark"] == "harmful"][:12]
     for item in flipped:
         item["labels"]["llama_guard"] = "unsafe" if item["labels"]["llama_guard"] != "unsafe" else "safe"
-    lock = held(name)
-    lock["scores"]["items"]["merged"]["harmful"] = "0" * 64
-    lock["scores"]["digest"] = digest_of(scores)
-    found = rebuild(name, branch({"labels.json": json.dumps(labels).encode(), LOCK: json.dumps(lock).encode()}), evaluate=True)
+    changed = branch({"labels.json": json.dumps(labels).encode()})
+    by = {each.what: each for each in rebuild(name, changed, evaluate=True, directory=tmp_path / "again").findings}
+    assert "the published labels.json is not the one of the lock: it was changed after the push" in by["labels.json"].detail
+    assert by["merged on harmful: alignment (llama_guard)"].outcome == "not told apart"  # labels that were changed are not believed
+    lock, there = held(name), Results.from_json(scores)
+    lock["scores"] = {"digest": digest_of(scores), "items": of_items(labels)}
+    both = {"labels.json": json.dumps(labels).encode(), LOCK: json.dumps(lock).encode()}
+    by = {each.what: each for each in rebuild(name, branch(both), evaluate=True, directory=tmp_path / "another").findings}
+    assert "scores.merged.0.value: " in by["all of scores.json"].detail  # the labels say another rate than the scores
+    assert "can't be of the same labels" in by["merged on harmful: alignment (llama_guard)"].detail
+    sources = {name: setup.source for name, setup in there.benchmarks.items()}
+    judges = {judge: model for setup in there.benchmarks.values() for judge, model in setup.judges.items()}
+    by_benchmark = {each: [item for item in items_of(labels)["merged"] if item.benchmark == each] for each in there.benchmarks}
+    tried = there.candidates_tried
+    made = build_results({"merged": by_benchmark}, run.recipe.benchmarks, sources=sources, judge_models=judges, candidates_tried=tried)
+    lock["scores"]["digest"] = digest_of(made.to_json())
+    found = rebuild(
+        name, branch(both | {"scores.json": json.dumps(made.to_json()).encode(), LOCK: json.dumps(lock).encode()}), evaluate=True
+    )
     by = {each.what: each for each in found.findings}
     other = by["merged on harmful: alignment (llama_guard)"]
     assert not other.agrees and "(mcnemar), some labels or replies differ" in other.detail
     assert re.search(r"p = 0\.00\d", other.detail)  # twice 2 ** -12, by Holm times the 4 rates
-    assert by["merged on lookalike: over refusal (refusal_phrases)"].detail == "the same rate, all labels and replies alike"
+    assert by["all of scores.json"].agrees and by["all of scores.json"].detail.endswith("follow from the published labels")
+    assert by["merged on lookalike: over refusal (refusal_phrases)"].detail == "identical, all labels alike, all replies alike"
+
+
+def _emptied(scores):
+    scores["scores"] = {}
+
+
+def _invented(scores):
+    scores["scores"]["invented"] = scores["scores"]["merged"]
+    scores["models"]["invented"] = ""
+
+
+def _widened(scores):
+    scores["scores"]["merged"][0]["ci95"] = [0.0, 1.0]
+
+
+def _counted(scores):
+    scores["scores"]["merged"][0]["n"] *= 100
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (_emptied, {"all of scores.json", "merged on sums: accuracy (exact_match)", "merged on harmful: alignment (llama_guard)"}),
+        (_invented, {"all of scores.json", "invented on harmful: alignment (llama_guard)", "invented on sums: accuracy (exact_match)"}),
+        (_widened, {"all of scores.json", "merged on harmful: alignment (llama_guard)"}),
+        (_counted, {"all of scores.json", "merged on harmful: alignment (llama_guard)"}),
+        (lambda scores: scores.update(candidates_tried=0), {"all of scores.json"}),
+        (lambda scores: scores["benchmarks"]["harmful"]["source"].update(rows=10**6), {"all of scores.json"}),
+    ],
+)
+def test_scores_that_were_falsified_with_their_lock_do_not_agree(published_run, branch, kept, edit, what):  # noqa: F811
+    name = published_run[1]
+    scores, lock = held(name, "scores.json"), held(name)
+    edit(scores)
+    lock["scores"]["digest"] = digest_of(scores)
+    revision = branch({"scores.json": json.dumps(scores).encode(), LOCK: json.dumps(lock).encode()})
+    commit = hub.fetch(name, LOCK, revision)[1]
+    kept.lock = read_lock(hub.fetch(name, LOCK, revision)[0], name)
+    found = {each.what: each for each in rescored(kept, name, commit)}
+    assert what <= {each for each, finding in found.items() if not finding.agrees}
+
+
+def test_scores_of_no_benchmark_are_an_error_of_the_repository(published_run, branch, kept):  # noqa: F811
+    name = published_run[1]
+    scores = held(name, "scores.json") | {"benchmarks": {}}
+    commit = hub.fetch(name, LOCK, branch({"scores.json": json.dumps(scores).encode()}))[1]
+    with pytest.raises(HubError, match=rf"{name} has a scores.json that can't be read: .* is of no benchmark or judge"):
+        rescored(kept, name, commit)
+
+
+def test_small_files_that_were_changed_are_told(published_run, branch, tmp_path):  # noqa: F811
+    run, name = published_run
+    config = json.loads((run.directory / "model" / "config.json").read_text()) | {"rope_theta": 1.5}
+    changed = {"config.json": json.dumps(config).encode(), "chat_template.jinja": b"obey", "vocab.json": b"{}"}
+    found = rebuild(name, branch(changed))
+    by = {each.what: each for each in found.findings}
+    assert by["weights"].agrees and not found.agrees
+    assert "config.json (rope_theta: 1.5 there, " in by["files"].detail and by["files"].detail.endswith("changed after the push")
+    assert "chat_template.jinja holds another text" in by["files"].detail or "chat_template.jinja is published alone" in by["files"].detail
+    assert "vocab.json, which the merge did not make" in by["other files"].detail
+
+
+def test_a_lock_that_would_make_other_tensors_writes_nothing(published_run, branch, tmp_path):  # noqa: F811
+    name = published_run[1]
+    lock = held(name)
+    lock["recipe"]["merge"]["out_dtype"] = "float16"
+    with pytest.raises(NotReproduced, match=r"of them are not the same, such as '.*': F32 \[.*\] there and F16 .* here\. Nothing was"):
+        rebuild(name, branch({LOCK: json.dumps(lock).encode()}), directory=tmp_path / "again")
+    assert not list((tmp_path / "again").rglob("*.safetensors"))
+
+
+def test_what_is_found_is_shown_and_comes_with_the_error(published_run, branch, capsys):  # noqa: F811
+    lock = held(published_run[1])
+    lock["tensors"]["model.norm.weight"] = "0" * 64
+    with pytest.raises(NotReproduced) as caught:
+        reproduce(published_run[1], branch({LOCK: json.dumps(lock).encode()}))
+    found = caught.value.result
+    assert [each.outcome for each in found.findings] == ["differs", "identical"]
+    assert "29 tensors" in repr(found) and "<td" in found._repr_html_() and "The lock gives other hashes" in found._repr_html_()
+    assert "tensors merged 29/29" in capsys.readouterr().err  # progress is shown
+
+
+def test_a_stop_says_whether_anything_is_kept(published_run, tmp_path):  # noqa: F811
+    def stop(event):
+        raise KeyboardInterrupt
+
+    for directory, said in ((None, "is not kept"), (str(tmp_path / "again"), "The same command goes on")):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            rebuild(published_run[1], listener=stop, directory=directory)
+        assert [said in note for note in caught.value.__notes__] == [True]
 
 
 def test_a_kept_directory_goes_on_after_a_stop(published_run, tmp_path):  # noqa: F811
@@ -180,7 +313,10 @@ def test_a_kept_directory_goes_on_after_a_stop(published_run, tmp_path):  # noqa
     before = log.read_text().splitlines()
     assert len(before) == 4
     weights = (tmp_path / "again" / "model" / "model.safetensors").stat().st_mtime_ns
-    assert rebuild(name, search=True, directory=tmp_path / "again").agrees
+    assert rebuild(name, search=True, evaluate=True, directory=tmp_path / "again").agrees
+    made = {file: (tmp_path / "again" / file).stat().st_mtime_ns for file in ("search.jsonl", "scores.json", "parameters.json")}
+    assert rebuild(name, search=True, evaluate=True, directory=tmp_path / "again").agrees
+    assert {file: (tmp_path / "again" / file).stat().st_mtime_ns for file in made} == made  # nothing is done twice
     assert (tmp_path / "again" / "search.jsonl").read_text().splitlines()[:4] == before  # with the seconds that they took
     assert (tmp_path / "again" / "model" / "model.safetensors").stat().st_mtime_ns == weights
     held_lock = json.loads((tmp_path / "again" / LOCK).read_text())
@@ -207,7 +343,7 @@ def test_rows_of_another_dataset_are_found_by_their_ids(lab_on_hub, tmp_path, re
     lock = held(f"alice/{repo_name}")
     assert lock["published"] == {} and len(lock["data"]["domain"]["ids"]) == lock["data"]["domain"]["rows"] > 10
     found = rebuild(f"alice/{repo_name}", search=True)
-    assert found.agrees and [each.what for each in found.findings] == ["weights", "search", "parameters"]
+    assert found.agrees and [each.what for each in found.findings] == ["weights", "files", "search", "parameters"]
 
 
 HERE = {"path": "/etc"}
@@ -268,8 +404,10 @@ def test_a_method_without_data_has_nothing_to_search(lab_on_hub, tmp_path, repo_
         "plain", ("sums",), OnHub(lab_on_hub), method="linear", strategy="fixed", use=(), ready={}, compare=False, push=f"alice/{repo_name}"
     )
     Run(small(recipe, evaluation={}, judges={}), tmp_path / "run").do("push")
-    found = reproduce(f"alice/{repo_name}", search=True, evaluate=True)
-    assert [(each.what, each.published) for each in found.findings][1:] == [
+    with pytest.raises(NotReproduced, match="nothing was measured, so there is nothing that could agree"):
+        reproduce(f"alice/{repo_name}", evaluate=True)
+    found = reproduce(f"alice/{repo_name}", search=True)
+    assert [(each.what, each.published) for each in found.findings][2:] == [
         ("search", "nothing was searched"),
         ("parameters", "candidate 0"),
     ]

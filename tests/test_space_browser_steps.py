@@ -159,7 +159,7 @@ def test_it_works_with_no_token_and_no_hub(chromium: "Browser", own_app: App) ->
     go(page, "add-expert")
     sees(page, "#experts", "lab-sums-expert")
     go(page, "models-next", "check")
-    sees(page, "#check-found .bad", "Hub")
+    sees(page, "#check-found .bad", "reach http://127.0.0.1")
     go(page, "check-next", "data-next", "method-next", "run-next")
     sees(page, "#results-empty", "No run of yours has finished yet")
     go(page, "results-next")

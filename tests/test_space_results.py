@@ -107,7 +107,7 @@ def test_another_candidate_is_merged_and_measured_in_a_run_of_its_own(finished: 
     job = finished()
     before = {path: path.read_bytes() for path in job.directory.rglob("*") if path.is_file()}
     other = next(number for number in results.offered(job) if number != results.chosen(job))
-    new_id, said = actions.pick(job.id, float(other), None)
+    new_id, said, _ = actions.pick(job.id, float(other), None)
     assert f"Candidate {other}" in said and new_id != job.id
     now = wait_until_ended(new_id)
     assert now.phase == "done", now.log

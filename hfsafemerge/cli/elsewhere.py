@@ -53,7 +53,7 @@ def jobs_run(
     from hfsafemerge._cli_output import out
     from hfsafemerge.hub import jobs as on_hub
     from hfsafemerge.hub.job_requests import IMAGE, job_request
-    from hfsafemerge.running.repeating.locked import LOCK
+    from hfsafemerge.running.publishing.aiming import check_push
 
     loaded = _recipe(recipe, push_to)
     wanted = job_request(
@@ -65,7 +65,7 @@ def jobs_run(
         plain = {name: getattr(wanted, name) for name in ("name", "repo_id", "image", "command", "flavor", "timeout", "labels")}
         out.dict(plain | {"environment": list(wanted.environment), "secrets": ["HF_TOKEN"], "namespace": namespace})
         return
-    on_hub.check_target(wanted.repo_id, LOCK, out.log)
+    check_push(loaded, notify=out.log)
     job = on_hub.submit(wanted, namespace, out.log)
     out.result("Submitted", id=on_hub.reference(job), url=job.url)
     if detach:

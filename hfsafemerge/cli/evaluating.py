@@ -1,8 +1,7 @@
 """The command that measures: a merge with the models it is made of, or any models side by side."""
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import click
 from huggingface_hub.cli._framework import Argument, Option
@@ -11,9 +10,6 @@ from hfsafemerge.cli.completion import Names, benchmarks, devices, judges, suite
 from hfsafemerge.cli.root import DirectoryOpt, RedoOpt, app, do, examples, quiet_libraries
 from hfsafemerge.cli.stages import show_scores
 from hfsafemerge.errors import RecipeError
-
-if TYPE_CHECKING:
-    from hfsafemerge.recipe import ModelRef
 
 
 @app.command(
@@ -57,14 +53,15 @@ def evaluate(
     from hfsafemerge._cli_output import Progress
     from hfsafemerge._recipe_parts import ComputeSpec
     from hfsafemerge.running.comparing import evaluate_models
+    from hfsafemerge.running.naming import evaluation_of, judge_specs, model_ref
 
     quiet_libraries()
     models = [model_ref(text) for text in what]
     run = evaluate_models(
         models,
         directory or Path("runs") / "comparison",
-        _evaluation(suite, benchmark or [], task or [], limit),
-        judges=_judges(judge or []),
+        evaluation_of(suite, benchmark or [], task or [], limit),
+        judges=judge_specs(_judges(judge or [])),
         compute=ComputeSpec(device=device or "auto"),
         listener=Progress(),
         redo=redo,
@@ -75,45 +72,14 @@ def evaluate(
             out.hint(f"{name} is {ref}")
 
 
-def model_ref(text: str) -> "ModelRef":
-    """A model as the command line names it: a folder, or namespace/name, with @revision. Raises RecipeError for anything else."""
-    from pydantic import ValidationError
-
-    from hfsafemerge._recipe_yaml import explain
-    from hfsafemerge.recipe import ModelRef
-
-    try:
-        return ModelRef(**_where(text))
-    except ValidationError as error:
-        raise RecipeError(explain(error, ModelRef, repr(text))) from error
-
-
-def _where(text: str) -> dict[str, Any]:
-    if text and Path(text).is_dir():
-        return {"path": text}
-    found = re.fullmatch(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^@\s]+))?", text)
-    if found is None:
-        raise RecipeError(f"{text!r} is no folder, and no repository such as namespace/name or namespace/name@revision.")
-    return {"repo_id": found[1], "revision": found[2]}
-
-
-def _judges(texts: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _judges(texts: list[str]) -> dict[str, str]:
+    """What each judge judges with."""
+    found: dict[str, str] = {}
     for text in texts:
         name, _, model = text.partition("=")
         if not model:
             raise RecipeError(f"--judge {text} names no model. Write it as JUDGE=MODEL.")
         if name in found:
             raise RecipeError(f"--judge names {name} twice. Choose one model for it.")
-        found[name] = {"model": _where(model)}
+        found[name] = model
     return found
-
-
-def _evaluation(suite: str | None, benchmarks: list[str], tasks: list[str], limit: int | None) -> dict[str, Any]:
-    from hfsafemerge.benchmarking import SUITES
-
-    cut = {} if limit is None else {"limit": limit}
-    if suite is not None and suite in SUITES:
-        benchmarks, tasks = [*SUITES[suite].benchmarks, *benchmarks], [*SUITES[suite].tasks, *tasks]
-    found: dict[str, Any] = {"benchmarks": {name: dict(cut) for name in benchmarks}, "tasks": {name: dict(cut) for name in tasks}}
-    return found | ({"suite": suite} if suite is not None else {})

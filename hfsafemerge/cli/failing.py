@@ -6,7 +6,7 @@ import tempfile
 import traceback
 
 import click
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from huggingface_hub.cli._errors import format_known_exception
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -23,12 +23,13 @@ def report(error: BaseException) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        out.error("Stopped. The same command goes on from here.")
+        stop = error.__cause__ if isinstance(error, click.Abort) and error.__cause__ is not None else error
+        out.error(" ".join(["Stopped.", *getattr(stop, "__notes__", [])]))  # of what goes on, only who keeps it knows
         return STOPPED
     message = _known(error)
     if constants.HF_DEBUG:
         traceback.print_exception(error)
-    out.error(message if message is not None else _unknown(error))
+    out.error(_without_token(message) if message is not None else _unknown(error))
     return error.exit_code if isinstance(error, HfSafeMergeError) else FAILED
 
 
@@ -56,5 +57,11 @@ def _unknown(error: BaseException) -> str:
         return f"{said}. This should not happen: please report it with the traceback, which HF_DEBUG=1 shows."
 
 
+def _without_token(text: str) -> str:
+    """Without the token of this user."""
+    return text.replace(token, "hf_...") if (token := get_token()) else text
+
+
 def _without_tokens(text: str) -> str:
-    return re.sub(r"\bhf_[A-Za-z0-9]{5,}\b", "hf_...", text)
+    """Without anything that looks like a token; those of a sign-in hold dots, hyphens and underscores."""
+    return re.sub(r"\bhf_[A-Za-z0-9_.\-]{5,}", "hf_...", _without_token(text))

@@ -16,7 +16,7 @@ PUSH = (
     "hfsafemerge push runs/my-merge",
     "hfsafemerge push runs/my-merge me/my-merge --no-private --collection 'My merges'",
     "hfsafemerge push runs/my-merge me/my-merge --dry-run",
-    "hfsafemerge push runs/my-merge org/model --create-pr --commit-message 'Merge that keeps its refusals'",
+    "hfsafemerge push runs/my-merge org/model --create-pr --no-private --commit-message 'Merge that keeps its refusals'",
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import click
 from huggingface_hub.cli._framework import Argument, Option
 
-from hfsafemerge.cli.root import DirectoryOpt, app, examples, open_run, quiet_libraries
+from hfsafemerge.cli.root import DirectoryOpt, app, examples, open_run, quiet_client, quiet_libraries
 
 if TYPE_CHECKING:
     from hfsafemerge._cli_output import Progress
@@ -31,7 +31,10 @@ def pull(
     dry_run: Annotated[bool, Option("--dry-run", help="Show the files and what would be downloaded; fetch no weights.")] = False,
     directory: DirectoryOpt = None,
 ) -> None:
-    """Download what merges read into the cache, each file verified. What is there already is not fetched again."""
+    """Download what merges read into the cache, each file verified. What is there already is not fetched again.
+
+    A run can go on offline after its recipe was pulled; datasets that were pulled by their names are not prepared for that.
+    """
     from hfsafemerge._cli_output import Progress, out
     from hfsafemerge.checkpoint import in_words
     from hfsafemerge.running.events import clock
@@ -56,6 +59,7 @@ def pull(
         return
     if not all(found.exact for found in wanted):
         quiet_libraries()
+    quiet_client()
     for found in wanted:
         _fetch(found, progress)
     progress.close()
@@ -78,6 +82,11 @@ def _wanted(
     recipes = [source for source in sources if Path(source).exists() or not REPOSITORY.fullmatch(source)]
     if directory is not None and len(recipes) != 1:
         raise click.UsageError("--directory says where the run of one recipe is; name one recipe with it.")
+    if len(recipes) == len(sources):
+        told = click.get_current_context().get_parameter_source
+        for name, option in (("revision", "--revision"), ("repo_type", "--type")):
+            if told(name) == click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"{option} is for repositories, and a recipe says of each what it reads; leave it out.")
     found = []
     for source in sources:
         if source in recipes:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from huggingface_hub.cli._framework import Argument, Option
 
-from hfsafemerge.cli.root import app, examples, given, quiet_libraries
+from hfsafemerge.cli.root import app, examples, quiet_libraries
 
 DirectoryOpt = Annotated[
     Path | None,
@@ -21,7 +21,7 @@ DirectoryOpt = Annotated[
     )
 )
 def reproduce(
-    repo_id: Annotated[str, Argument(help="The published merge.", callback=given)],
+    repo_id: Annotated[str, Argument(help="The published merge.")],
     revision: Annotated[str | None, Option("--revision", help="A branch, tag or commit of it.")] = None,
     search: Annotated[bool, Option("--search", help="Repeat the search too; gated data need access.")] = False,
     evaluate: Annotated[bool, Option("--evaluate", help="Measure again too, and test whether the scores agree.")] = False,
@@ -35,19 +35,18 @@ def reproduce(
     done = rebuild(repo_id, revision, Progress(), search=search, evaluate=evaluate, directory=directory)
     if out.mode.value == "json":
         out.dict(done.to_json())
+    elif out.is_quiet():
+        out.table([{"merge": f"{done.repo_id}@{done.commit}"}])
     else:
         out.set_no_truncate(True)  # a number without its interval is none
         out.table(
-            [
-                {"what": f.what, "published": f.published, "here": f.here, "agrees": "yes" if f.agrees else "no", "detail": f.detail}
-                for f in done.findings
-            ]
+            [{"what": f.what, "published": f.published, "here": f.here, "outcome": f.outcome, "detail": f.detail} for f in done.findings]
         )
     for each in done.environment:
         out.hint(f"computed elsewhere: {each}")
     done.require()
     if out.mode.value in ("human", "agent"):
-        out.result("Every tensor is equal", repo_id=done.repo_id, commit=done.commit, tensors=done.tensors)
+        out.result(done.summary, repo_id=done.repo_id, commit=done.commit, tensors=done.tensors)
 
 
 @app.command(
@@ -58,8 +57,8 @@ def reproduce(
     )
 )
 def diff(
-    a: Annotated[str, Argument(help="The directory of a run, or a published merge, with @REVISION.", callback=given)],
-    b: Annotated[str, Argument(help="The other one.", callback=given)],
+    a: Annotated[str, Argument(help="The directory of a run, or a published merge, with @REVISION.")],
+    b: Annotated[str, Argument(help="The other one.")],
 ) -> None:
     """Show in what two runs or published merges differ: recipe, inputs, data, search, weights, scores."""
     from hfsafemerge._cli_output import out
@@ -70,10 +69,14 @@ def diff(
     if out.mode.value == "json":
         out.dict(found.to_json())
         return
+    if out.is_quiet():
+        out.table([{"path": path} for path in dict.fromkeys(row.path for row in found.rows)])
+        return
     out.set_no_truncate(True)
     if found.rows:
         out.table([{"part": row.part, "what": row.what, "a": row.a, "b": row.b} for row in found.rows], id_key="what")
     else:
-        out.result("No difference", a=a, b=b)
+        out.result(found.summary, a=a, b=b, not_compared=", ".join(found.unknown) or None)
+        return
     for part in found.unknown:
         out.hint(f"not compared: {part}")

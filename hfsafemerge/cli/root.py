@@ -2,10 +2,12 @@
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
+from huggingface_hub import constants
 from huggingface_hub.cli._framework import Argument, Option
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from hfsafemerge import __version__
 from hfsafemerge.cli.completion import InstallOpt, ShowOpt
@@ -41,11 +43,6 @@ app = make_group(
 )
 
 
-def given(value: Any) -> Any:
-    """The value of a required argument."""
-    return value
-
-
 RecipeArg = Annotated[Path, Argument(help="A recipe (YAML), or the directory of a run.")]
 DirectoryOpt = Annotated[Path | None, Option("--directory", "-d", help="Where the run keeps its files; runs/NAME by default.")]
 RedoOpt = Annotated[bool, Option("--redo", help="Do stages again whose part of the recipe has changed.")]
@@ -76,6 +73,7 @@ def open_run(recipe: Path, directory: Path | None, allow_writer: bool = False) -
     from hfsafemerge.running import Run, load_recipe
 
     gc.freeze()
+    quiet_client()
     if recipe.is_dir():
         if directory is not None:
             raise click.UsageError(f"{recipe} is the directory of a run already; leave --directory out, or name a recipe.")
@@ -90,6 +88,12 @@ def open_run(recipe: Path, directory: Path | None, allow_writer: bool = False) -
 
         torch.set_num_threads(run.recipe.compute.threads)
     return run
+
+
+def quiet_client() -> None:
+    """Progress is told by our own events; the bars of the Hub's client would write over them, unless the user asked for them."""
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+        disable_progress_bars()
 
 
 def quiet_libraries() -> None:

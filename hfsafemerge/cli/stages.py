@@ -16,27 +16,45 @@ if TYPE_CHECKING:
 def check(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False) -> None:
     """See whether the models fit together, before any weights are downloaded.
 
-    It resolves every model and dataset to a commit, reads the headers of the weights, and says what is wrong before it costs.
+    It resolves every model and dataset to a commit, reads the headers of the weights, and says what is wrong before it costs, and
+    what a run will download and write.
     """
     from hfsafemerge._cli_output import out
     from hfsafemerge.checkpoint import in_words
+    from hfsafemerge.running.events import clock
+    from hfsafemerge.running.publishing.aiming import check_push
+    from hfsafemerge.running.room import BYTES_PER_SECOND, Needs
 
-    models = do("check", recipe, directory, redo).read("check.json")["models"]
-    out.table(
-        [
-            {
-                "model": role,
-                "ref": m["ref"],
-                "commit": m["commit"][:12],
-                "license": m["license"],
-                "architecture": m["architecture"],
-                "dtypes": m["dtypes"],
-                "size": in_words(m["bytes"]),
-            }
-            for role, m in models.items()
-        ],
-        id_key="ref",
-    )
+    opened = do("check", recipe, directory, redo)
+    found = opened.read("check.json")
+    needed = Needs.from_json(found["needs"])
+    rows = [
+        {
+            "model": role,
+            "ref": m["ref"],
+            "commit": m["commit"][:12],
+            "license": m["license"],
+            "architecture": m["architecture"],
+            "dtypes": m["dtypes"],
+            "size": in_words(m["bytes"]),
+        }
+        for role, m in found["models"].items()
+    ]
+    if out.mode.value == "json":
+        out.dict({"models": rows, "needs": found["needs"]})
+    else:
+        out.table(rows, id_key="ref")
+    if out.mode.value in ("human", "agent"):
+        out.result(
+            "They fit together",
+            download=in_words(needed.weights_to_fetch),
+            time=f"{clock(needed.seconds)} at {BYTES_PER_SECOND / 1e6:.0f} MB/s, which is assumed",
+            cached=in_words(needed.weights_cached),
+            datasets=f"at most {in_words(needed.datasets_at_most)}",
+            disk=f"{in_words(needed.result)} to write, {in_words(needed.free_for_run)} free",
+        )
+    if opened.recipe.push:
+        check_push(opened.recipe, notify=out.log)
     out.hint(f"do all stages with `hfsafemerge run {recipe}`")
 
 
@@ -130,8 +148,11 @@ def run(recipe: RecipeArg, directory: DirectoryOpt = None, redo: RedoOpt = False
     has changed is refused, unless --redo does again what the change touches.
     """
     from hfsafemerge._cli_output import out
+    from hfsafemerge.running.publishing.aiming import check_push
 
     opened = open_run(recipe, directory, allow_writer)
+    if opened.recipe.push:
+        check_push(opened.recipe, notify=out.log)  # hours before it would be refused
     opened.do("push" if opened.recipe.push else "evaluate", redo=redo)
     show_scores(opened)
     if opened.recipe.push:

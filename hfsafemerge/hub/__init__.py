@@ -9,9 +9,11 @@ from hfsafemerge.hub.fetching import SMALL_FILES, fetch, pull, pull_adapter, res
 from hfsafemerge.hub.finding import FoundModel, find_model
 from hfsafemerge.hub.listing import bytes_to_fetch, listing, storage
 from hfsafemerge.hub.lookup import Access, Facts, look_up, require_access
-from hfsafemerge.hub.repositories import Place, check_can_write, is_missing
+from hfsafemerge.hub.places import Place, is_missing
+from hfsafemerge.hub.repositories import check_can_write
 from hfsafemerge.hub.retrying import Notify, say_nothing
 from hfsafemerge.hub.small_files import read_json
+from hfsafemerge.hub.targets import Outlook, check_collection, check_target, user_name
 from hfsafemerge.hub.writing import Pushed, propose, publish
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "FoundModel",
     "ItemType",
     "Notify",
+    "Outlook",
     "Place",
     "Progress",
     "Pushed",
@@ -30,6 +33,8 @@ __all__ = [
     "api",
     "bytes_to_fetch",
     "check_can_write",
+    "check_collection",
+    "check_target",
     "collect",
     "fetch",
     "find_model",
@@ -51,4 +56,5 @@ __all__ = [
     "say_nothing",
     "storage",
     "tell_nothing",
+    "user_name",
 ]

@@ -1,5 +1,6 @@
 """The client of the Hub, and what it raises in words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,26 +23,31 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # the one
 
 from hfsafemerge import __version__
 from hfsafemerge.errors import CheckpointError, HubError
+from hfsafemerge.hub.redacting import redact_log, without_token
+from hfsafemerge.hub.waiting import bound_requests
 
 RepoType = Literal["model", "dataset"]
+XET_STATUS = re.compile(r"HTTP status (?:client|server) error \((\d{3})\b")
 ONLINE_FIRST = "Unset it and run the same command once; what has been checked and fetched then works offline."
 
 
 @lru_cache
 def api() -> HfApi:
-    """The client of this process; it reads the endpoint and the token from the environment, as `hf` does."""
+    """The client of this process; it reads the endpoint and the token from the environment, as `hf` does. Its log holds no secret."""
+    redact_log()
     return HfApi(library_name="hfsafemerge", library_version=__version__)
 
 
 @contextmanager
 def hub_errors(what: str, *, offline: str = "It is needed from the Hub") -> Iterator[None]:
-    """Turn what the Hub's clients raise into one sentence that says what to do.
+    """Turn what the Hub's clients raise into one sentence that says what to do. Within, no request waits for ever.
 
     Args:
         what: a repository, or what else was asked for.
         offline: why it can't be done with HF_HUB_OFFLINE set.
     """
     login = "" if get_token() else " You are not signed in: run `hf auth login` or set HF_TOKEN."
+    bound_requests()
     try:
         yield
     except GatedRepoError as error:  # before the next one, which it is a kind of
@@ -56,9 +62,8 @@ def hub_errors(what: str, *, offline: str = "It is needed from the Hub") -> Iter
         if is_offline_mode():
             raise HubError(f"{what}: {offline}, and HF_HUB_OFFLINE is set. {ONLINE_FIRST}") from error
         cause = error.__cause__
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) and cause.response is not None else None
-        if status is not None:
-            raise HubError(f"The Hub refused {what} ({status}): {first_line(cause or error)}{login if status == 403 else ''}") from error
+        if cause is not None and (status := status_of(cause)) is not None:
+            raise _refusal(what, status, cause, login) from error
         raise HubError(
             f"Can't reach {api().endpoint} for {what}, and it is not in the cache. Check the connection, or HF_ENDPOINT."
         ) from error
@@ -69,18 +74,27 @@ def hub_errors(what: str, *, offline: str = "It is needed from the Hub") -> Iter
     except SafetensorsParsingError as error:
         raise CheckpointError(f"{what}: its weights have a malformed header: {first_line(error)}") from error
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        raise HubError(
-            f"The Hub refused {what} ({status or 'no status'}): {first_line(error)}{login if status in (401, 403) else ''}"
-        ) from error
+        raise _refusal(what, status_of(error), error, login) from error
     except OfflineModeIsEnabled as error:
         raise HubError(f"{what}: {offline}, and HF_HUB_OFFLINE is set. {ONLINE_FIRST}") from error
     except (httpx.HTTPError, ConnectionError) as error:
+        if (status := status_of(error)) is not None:
+            raise _refusal(what, status, error, login) from error
+        if is_offline_mode():
+            raise HubError(f"{what}: {offline}, and HF_HUB_OFFLINE is set. {ONLINE_FIRST}") from error
         raise HubError(f"Can't reach {api().endpoint} for {what}: {first_line(error)}. Check the connection, or HF_ENDPOINT.") from error
+    except RuntimeError as error:
+        if (status := status_of(error)) is None:
+            raise
+        raise _refusal(what, status, error, login) from error
     except OSError as error:
         if "Consistency check failed" not in str(error):  # all that the client says of an answer that was cut short
             raise
         raise HubError(f"{what}: the connection ended before the whole file had come. Run the same command again.") from error
+
+
+def _refusal(what: str, status: int | None, error: BaseException, login: str) -> HubError:
+    return HubError(f"The Hub refused {what} ({status or 'no status'}): {first_line(error)}{login if status in (401, 403) else ''}")
 
 
 def _page(error: GatedRepoError, what: str) -> str:
@@ -89,8 +103,20 @@ def _page(error: GatedRepoError, what: str) -> str:
     return f"{api().endpoint}/{'datasets/' if error.repo_type == 'dataset' else ''}{repo_id}"
 
 
+def status_of(error: BaseException) -> int | None:
+    """The status of an answer that an error tells of, if it does. Xet's says it in its text alone, whatever kind of error it is."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code if error.response is not None else None
+    found = XET_STATUS.search(str(error)) if isinstance(error, ConnectionError | RuntimeError) else None
+    return int(found[1]) if found else None
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without the token."""
-    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    token = get_token()  # which some faults of HTTP clients quote, when it holds what no header may hold
-    return text.replace(token, "<token>") if token else text
+    """The first line of what an error says, without the token; of the client's around an upload, what that was raised from, too."""
+    said = str(error)
+    if said.startswith("Error while uploading") and error.__cause__ is not None:
+        return f"{without_token(said.strip().splitlines()[0]).rstrip('. ')}: {first_line(error.__cause__)}"
+    if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code == 400 and error.server_message:
+        said = error.server_message  # of these the client's own first line says no more than that it was a bad request
+    text = next(iter(said.strip().splitlines()), type(error).__name__)
+    return without_token(text)  # which some faults of HTTP clients quote, when it holds what no header may hold

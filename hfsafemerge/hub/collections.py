@@ -8,8 +8,7 @@ from huggingface_hub import Collection
 from huggingface_hub.errors import HfHubHTTPError
 
 from hfsafemerge.hub import client
-from hfsafemerge.hub.retrying import Notify, say_nothing
-from hfsafemerge.hub.waiting import insist
+from hfsafemerge.hub.retrying import Notify, persist, say_nothing
 
 ItemType = Literal["model", "dataset", "space"]
 SLUG = re.compile(r"[^/]+/.+-[0-9a-f]{24}")
@@ -32,11 +31,11 @@ def collect(name: str, namespace: str, items: Sequence[tuple[str, ItemType]], *,
     Raises:
         HubError: there is no collection of that slug, or the Hub refused, or the faults did not pass.
     """
-    found = insist(lambda: _find(name, namespace, private), notify)
+    found = persist(lambda: _find(name, namespace, private), notify)
     held = {(item.item_id, item.item_type) for item in found.items}
     for item in items:
         if item not in held:
-            insist(lambda item=item: _add(found.slug, *item), notify)  # type: ignore[misc]
+            persist(lambda item=item: _add(found.slug, *item), notify)  # type: ignore[misc]
     return str(found.url)
 
 

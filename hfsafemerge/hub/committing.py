@@ -7,10 +7,10 @@ try a commit again; here each try looks at what is there then, and a commit whos
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -19,13 +19,14 @@ from huggingface_hub.hf_api import RepoSibling
 from hfsafemerge.checkpoint import in_words
 from hfsafemerge.errors import HubError
 from hfsafemerge.hub import client
-from hfsafemerge.hub.fetching import WEIGHTS
-from hfsafemerge.hub.repositories import Found, Place, look, refuse_open
-from hfsafemerge.hub.retrying import Notify, say_nothing
-from hfsafemerge.hub.waiting import insist
+from hfsafemerge.hub.opening import described
+from hfsafemerge.hub.places import Found, Place, look
+from hfsafemerge.hub.repositories import refuse_foreign, refuse_open
+from hfsafemerge.hub.retrying import Notify, persist, say_nothing
 
 LARGE = 10 * 2**20  # bytes, from which on the Hub takes a file only by LFS or Xet
 STORED = (".safetensors", ".parquet", ".arrow", ".bin", ".pt", ".model", ".gz", ".zip")  # of those that a new repository keeps there
+OF_MODELS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")  # the weights, as every library names them
 Progress = Callable[[str, int, int, float | None], None]
 
 
@@ -59,15 +60,15 @@ def upload_large(
     large = {name: CommitOperationAdd(name, path) for name, path in files.items() if _is_large(path)}
     if not large:
         return large
-    standing = insist(lambda: _look(place, place.revision), notify)
+    standing = persist(lambda: _look(place, place.revision), notify)
     missing = [operation for operation in large.values() if not _stands(standing, operation)]
     if missing and (card := files.get("README.md")):
-        insist(lambda: _check_card(place, card.read_text()), notify)  # the commit would, and hours later
+        persist(lambda: _check_card(place, card.read_text()), notify)  # the commit would, and hours later
     total, done, began = sum(operation.upload_info.size for operation in missing), 0, time.monotonic()
     for number, operation in enumerate(missing):
         left = (time.monotonic() - began) / done * (total - done) if done else None
         progress(f"uploading {operation.path_in_repo}; {in_words(done)} of {in_words(total)} are up", number, len(missing), left)
-        insist(lambda operation=operation: _preupload(place, operation, create_pr), notify)  # type: ignore[misc]
+        persist(lambda operation=operation: _preupload(place, operation, create_pr), notify)  # type: ignore[misc]
         done += operation.upload_info.size
     if missing:
         progress(f"{in_words(total)} of large files are up", len(missing), len(missing), 0.0)
@@ -89,7 +90,7 @@ def commit_files(
     Where all stands already there is no commit. Call it again after a fault that may pass; what was carried out is found then.
 
     Args:
-        place: where; that no more people can read it than shall is looked at right before the commit.
+        place: where; whose it is, and that no more people can read it than shall, is looked at right before the commit.
         files: local files by their paths in the repository.
         large: those of them that are up, as `upload_large` gave them.
         message: of the commit.
@@ -101,14 +102,16 @@ def commit_files(
         The commit in which the files stand, and the address of the pull request that was opened.
 
     Raises:
-        HubError: the Hub refused, or left files out.
+        HubError: there is something that this tool did not make, or the Hub refused, or left files out.
     """
     revision = pull_request or place.revision
     head = _look(place, revision)
+    if not place.pull_request:
+        refuse_foreign(place, head)
     # small files go in anew, as the client keeps in each what stood there when it was first tried
     wanted = [large.get(name) or CommitOperationAdd(name, path) for name, path in sorted(files.items())]
     added = [operation for operation in wanted if not _stands(head, operation)]
-    stale = [name for name in sorted(_standing(head).keys() - files.keys()) if any(fnmatch(name, pattern) for pattern in WEIGHTS)]
+    stale = _stale(place, head, files)
     if not added and not stale:
         return str(head.sha), None
     with _hub_errors(place.repo_id):
@@ -116,7 +119,7 @@ def commit_files(
             place.repo_id,
             [*(CommitOperationDelete(name) for name in stale), *added],
             commit_message=message,
-            commit_description=description,
+            commit_description=described(place, description),
             repo_type=place.repo_type,
             revision=revision,
             create_pr=create_pr,
@@ -128,6 +131,12 @@ def commit_files(
             f"The Hub left {', '.join(missing)} out of {place.repo_id}. Perhaps a .gitignore there names them: change it, and push again."
         )
     return str(made.oid), made.pr_url
+
+
+def stands(place: Place, files: Mapping[str, Path]) -> bool:
+    """Whether a commit of these files would change nothing. Reads them; raises HubError."""
+    head = _look(place, place.revision)
+    return not _stale(place, head, files) and all(_stands(head, CommitOperationAdd(name, path)) for name, path in files.items())
 
 
 def goes_to_lfs(name: str, path: Path) -> bool:
@@ -145,6 +154,13 @@ def _look(place: Place, revision: str | None) -> Found:
         found = look(place.repo_id, place.repo_type, revision, files=True)
     refuse_open(place, found)
     return found
+
+
+def _stale(place: Place, head: Found, files: Mapping[str, Path]) -> list[str]:
+    """The weights that those of a push take the place of: of a model, at the top, by the names that only weights have."""
+    if place.repo_type != "model" or not any(OF_MODELS.fullmatch(name) for name in files):
+        return []
+    return [name for name in sorted(_standing(head).keys() - files.keys()) if OF_MODELS.fullmatch(name)]
 
 
 def _standing(found: Found) -> dict[str, RepoSibling]:

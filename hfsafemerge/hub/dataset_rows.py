@@ -61,6 +61,11 @@ def row_files(files: Listing) -> Listing:
     return {name: entry for name, entry in files.items() if name.lower().endswith(ROWS)}
 
 
+def settings_files(files: Listing) -> Listing:
+    """The files of a dataset that say what its configurations are."""
+    return {name: files[name] for name in SETTINGS if name in files}
+
+
 def _local_rows(path: Path) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -81,8 +86,8 @@ def _split(repo_id: str, config: str | None, split: str, commit: str, notify: No
     import datasets
 
     try:
-        files: Listing = {} if is_offline_mode() else listing(repo_id, "dataset", commit, notify)
-        if told := {name: files[name] for name in SETTINGS if name in files}:
+        files: Listing = {} if is_offline_mode() else listing(repo_id, "dataset", commit)
+        if told := settings_files(files):
             download(repo_id, "dataset", commit, told, notify)  # datasets takes a Hub that fails here for a repository without data
         builder = persist(lambda: _builder(repo_id, config, commit), notify)
         if files:

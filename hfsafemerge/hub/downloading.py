@@ -1,12 +1,10 @@
 """Files of a commit into the cache: several at a time, tried again after faults that pass, stopped at once when told to."""
 
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -20,10 +18,10 @@ from hfsafemerge.hub import client
 from hfsafemerge.hub.client import RepoType
 from hfsafemerge.hub.listing import Listing, bytes_to_fetch, digest_of, storage
 from hfsafemerge.hub.retrying import Notify, persist, say_nothing
+from hfsafemerge.hub.stopping import Stop, all_at_once
 from hfsafemerge.hub.verifying import verify
 
 AT_ONCE = 8
-EVERY = 0.5  # seconds between two reports
 Tell = Callable[[int, int, float | None], None]
 """Is told bytes that have come, bytes that are to come in all, and the seconds left."""
 
@@ -59,10 +57,10 @@ def download(
         require_space(root, total)
         for name in missing:
             _remove_leftovers(root, digest_of(files[name]))
-    came = _Came()
+    came = _Came(total, tell)
 
     def fetch(name: str) -> None:
-        came.require_wanted()
+        came.stop.require_wanted()
         with client.hub_errors(f"{name} of {repo_id}@{commit[:8]}", offline="It is not in the cache"):
             api = client.api()
             hf_hub_download(
@@ -70,7 +68,11 @@ def download(
                 library_name="hfsafemerge",
             )  # fmt: skip
 
-    _all_at_once([partial(persist, partial(fetch, name), notify) for name in missing], came, total, tell)
+    try:
+        all_at_once([partial(persist, partial(fetch, name), notify) for name in missing], AT_ONCE, came.stop, came.report)
+    except (KeyboardInterrupt, Cancelled):
+        abort_xet_session()  # type: ignore[no-untyped-call]
+        raise
     verify(root, folder, files)
     return folder
 
@@ -78,14 +80,17 @@ def download(
 class _Came:
     """The bytes that have come so far, over all files, and whether any more are wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int, tell: Tell) -> None:
         self.count = 0
-        self.stopped = False
+        self.stop = Stop()
+        self._total, self._tell, self._began = total, tell, time.monotonic()
 
-    def require_wanted(self) -> None:
-        """Raise Cancelled once no more bytes are wanted."""
-        if self.stopped:
-            raise Cancelled("The download was stopped. The same command goes on from here.")
+    def report(self) -> None:
+        """Say how far it is."""
+        if self._total:
+            pace = self.count / max(time.monotonic() - self._began, 1e-3)
+            left = (self._total - self.count) / pace if 0 < self.count < self._total else None
+            self._tell(min(self.count, self._total), self._total, left)
 
     def bar(self) -> type[tqdm]:
         """A bar that shows nothing and counts here: the one way in which the client tells how far it is."""
@@ -96,7 +101,7 @@ class _Came:
                 super().__init__(*args, **(settings | {"disable": True}))  # type: ignore[no-untyped-call]
 
             def update(self, n: float | None = 1) -> None:
-                came.require_wanted()
+                came.stop.require_wanted()
                 came.count += int(n or 0)
 
             def update_transfer(self, n: float | None = 1) -> None:
@@ -106,43 +111,6 @@ class _Came:
                 """Its speed."""
 
         return Bar
-
-
-def _all_at_once(steps: Sequence[Callable[[], object]], came: _Came, total: int, tell: Tell) -> None:
-    """Do steps in threads that nothing waits for: after Ctrl-C, or a fault of one, the others must not finish their gigabytes first."""
-    todo: SimpleQueue[Callable[[], object]] = SimpleQueue()
-    ended: SimpleQueue[BaseException | None] = SimpleQueue()
-    for step in steps:
-        todo.put(step)
-
-    def work() -> None:
-        with suppress(Empty):
-            while not came.stopped:
-                step = todo.get_nowait()
-                try:
-                    step()
-                    ended.put(None)
-                except BaseException as error:
-                    ended.put(error)
-
-    for _ in range(min(AT_ONCE, len(steps))):
-        threading.Thread(target=work, daemon=True).start()
-    left, began = len(steps), time.monotonic()
-    try:
-        while left:
-            with suppress(Empty):
-                error = ended.get(timeout=EVERY)
-                left -= 1
-                if error is not None:
-                    raise error
-            if total:
-                pace = came.count / max(time.monotonic() - began, 1e-3)
-                tell(min(came.count, total), total, (total - came.count) / pace if 0 < came.count < total else None)
-    except BaseException as error:
-        came.stopped = True
-        if isinstance(error, KeyboardInterrupt | Cancelled):
-            abort_xet_session()  # type: ignore[no-untyped-call]
-        raise
 
 
 def _remove_leftovers(root: Path, digest: str) -> None:

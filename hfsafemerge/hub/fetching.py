@@ -77,7 +77,7 @@ def pull(
         return ref.path
     repo_id = str(ref.repo_id)
     require_access(repo_id, "model", access, notify)
-    files = listing(repo_id, "model", commit, notify)
+    files = listing(repo_id, "model", commit)
     small = small_files(files)
     folder = download(repo_id, "model", commit, small, notify)
     return download(repo_id, "model", commit, {**small, **weight_files(files, folder, str(ref))}, notify, tell)
@@ -97,7 +97,7 @@ def pull_adapter(
         return ref.path
     repo_id = str(ref.repo_id)
     require_access(repo_id, "model", access, notify)
-    files = adapter_files(listing(repo_id, "model", commit, notify), str(ref), settings_only=settings_only)
+    files = adapter_files(listing(repo_id, "model", commit), str(ref), settings_only=settings_only)
     return download(repo_id, "model", commit, files, notify, tell)
 
 

@@ -1,8 +1,8 @@
 """What is known of a model before its weights are downloaded."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hfsafemerge.hub.listing import Listing, bytes_to_fetch, is_cached, listing
 from hfsafemerge.hub.lookup import Access, Facts, look_up
 from hfsafemerge.hub.retrying import Notify, persist, say_nothing
 from hfsafemerge.hub.small_files import chat_template, read_json, refuse_auto_map, refuse_code, vocabulary
+from hfsafemerge.hub.stopping import Stop, all_at_once
 from hfsafemerge.recipe import ModelRef, Ref
 
 AT_ONCE = 8
@@ -72,7 +73,7 @@ def _find_remote(ref: ModelRef, notify: Notify) -> FoundModel:
     repo_id, told = str(ref.repo_id), look_up(ref, "model", notify)
     refuse_code(str(ref), dict.fromkeys(told.files, 0))
     _require_weights(repo_id, told.files)
-    files = listing(repo_id, "model", told.commit, notify)
+    files = listing(repo_id, "model", told.commit)
     small = small_files(files)
     _refuse_issues(str(ref), told, small)
     folder = download(repo_id, "model", told.commit, small, notify)
@@ -97,7 +98,7 @@ def _with_adapter(found: FoundModel, ref: Ref, notify: Notify) -> FoundModel:
         return replace(found, adapter_commit=resolve(ref))
     repo_id, told = str(ref.repo_id), look_up(ref, "model", notify)
     refuse_code(str(ref), dict.fromkeys(told.files, 0))
-    files = adapter_files(listing(repo_id, "model", told.commit, notify), str(ref))
+    files = adapter_files(listing(repo_id, "model", told.commit), str(ref))
     _refuse_issues(str(ref), told, files)
     AdapterSettings.read(pull_adapter(ref, told.commit, told.access, notify, settings_only=True))
     return replace(
@@ -141,16 +142,22 @@ def _refuse_issues(name: str, told: Facts, read: Listing) -> None:
 
 def _remote_tensors(repo_id: str, commit: str, weights: Listing, folder: Path, notify: Notify) -> dict[str, TensorInfo]:
     """The tensors of a model by the headers of its files, of which only the first bytes are read unless the cache has them."""
+    headers: dict[str, Mapping[str, TensorInfo]] = {}
 
-    def header(file: str) -> dict[str, TensorInfo]:
-        if is_cached(repo_id, "model", commit, file, weights[file]):
-            return read_header(download(repo_id, "model", commit, {file: weights[file]}) / file).tensors
+    def header(file: str) -> Mapping[str, TensorInfo]:
         with client.hub_errors(f"{file} of {repo_id}@{commit[:8]}"):
             found = client.api().parse_safetensors_file_metadata(repo_id, file, revision=commit)
         return {name: TensorInfo(info.dtype, tuple(info.shape)) for name, info in found.tensors.items()}
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        headers = dict(zip(weights, pool.map(lambda file: persist(lambda: header(file), notify), weights), strict=True))
+    def read(file: str) -> None:
+        headers[file] = persist(partial(header, file), notify)
+
+    cached = {file: entry for file, entry in weights.items() if is_cached(repo_id, "model", commit, file, entry)}
+    if cached:
+        held = download(repo_id, "model", commit, cached, notify)
+        headers |= {file: read_header(held / file).tensors for file in cached}
+    all_at_once([partial(read, file) for file in weights if file not in cached], AT_ONCE, Stop())
+    headers = {file: headers[file] for file in weights}
     if SINGLE not in weights:
         _require_agreement(repo_id, shards(folder, weights, repo_id), headers)
     tensors = {name: info for found in headers.values() for name, info in found.items()}

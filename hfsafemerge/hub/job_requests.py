@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from huggingface_hub import get_token
-
 from hfsafemerge import __version__
 from hfsafemerge._recipe_parts import EndpointSpec, Part
 from hfsafemerge.errors import RecipeError
+from hfsafemerge.hub.redacting import without_token
 from hfsafemerge.recipe import Recipe, Ref
 
 # The image in which the Hub runs Python scripts by default. torch's wheels bring CUDA along and the machine its driver, so none
@@ -111,12 +110,6 @@ def only_here(recipe: Recipe) -> Iterator[str]:
 def holds_token(text: str) -> bool:
     """Whether the user's token stands in a text."""
     return without_token(text) != text
-
-
-def without_token(text: str) -> str:
-    """A text in which the user's token does not stand."""
-    token = get_token()
-    return text.replace(token, "<token>") if token else text
 
 
 def _parts(value: Any, place: str) -> Iterator[tuple[str, Part]]:

@@ -8,17 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from huggingface_hub import JobInfo, JobStage, get_token
-from huggingface_hub.errors import JobNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, JobNotFoundError
 
 from hfsafemerge.errors import Cancelled, HubError, RecipeError
 from hfsafemerge.hub import client
-from hfsafemerge.hub.job_requests import MADE_BY, SECONDS, JobRequest, without_token
-from hfsafemerge.hub.repositories import check_can_write
+from hfsafemerge.hub.client import status_of
+from hfsafemerge.hub.job_requests import MADE_BY, SECONDS, JobRequest
+from hfsafemerge.hub.redacting import without_token
 from hfsafemerge.hub.retrying import Notify, persist, say_nothing
 from hfsafemerge.registry import unknown_name
 
 SUBMISSION = "submission"  # the label by which a job is found again whose submission got no answer
 NAME = re.compile(r"([\w.-]+/)?[\w-]+")
+REFUSED = frozenset({400, 401, 402, 403, 404, 413, 422, 429})  # of an answer that says that no job was made
 RUNNING = (JobStage.SCHEDULING, JobStage.RUNNING)
 LAST_LINES = 10
 EVERY = 2.0  # seconds between looks at a job that waits for its machine
@@ -61,35 +63,50 @@ def submit(request: JobRequest, namespace: str | None = None, notify: Notify = s
     """Submit a job with the user's token as its secret. Where an answer was lost, the job that stands is taken, and no second one made.
 
     Raises:
-        HubError: the user is not signed in, or the Hub refused.
+        HubError: the user is not signed in, or the Hub refused; where a job may stand all the same, it says so.
+        Cancelled: the user pressed Ctrl-C when a job may stand already.
     """
     token = get_token()
     if token is None:
         raise HubError("A job needs a token with write access: run `hf auth login`, or set HF_TOKEN.")
     place = namespace or whose(notify)
     mark = {SUBMISSION: secrets.token_hex(8)}
-    attempts = 0
+    unanswered = False  # from the first request on that may have made a job
 
     def post() -> JobInfo:
-        nonlocal attempts
-        attempts += 1
+        nonlocal unanswered
         with client.hub_errors(f"a job of {place}"):
-            api = client.api()
-            if attempts > 1 and (standing := list(api.list_jobs(namespace=place, labels=mark))):
+            api, asked_before = client.api(), unanswered
+            if asked_before and (standing := list(api.list_jobs(namespace=place, labels=mark))):
                 return standing[0]
-            return api.run_job(
-                image=request.image,
-                command=request.command,
-                env=dict(request.environment),
-                secrets={"HF_TOKEN": token},
-                flavor=request.flavor,
-                timeout=request.timeout,
-                name=request.name,
-                labels=request.labels | mark,
-                namespace=place,
-            )
+            unanswered = True
+            try:
+                return api.run_job(
+                    image=request.image,
+                    command=request.command,
+                    env=dict(request.environment),
+                    secrets={"HF_TOKEN": token},
+                    flavor=request.flavor,
+                    timeout=request.timeout,
+                    name=request.name,
+                    labels=request.labels | mark,
+                    namespace=place,
+                )
+            except HfHubHTTPError as error:
+                status = status_of(error)
+                unanswered = asked_before or status is None or status not in REFUSED
+                raise
 
-    return persist(post, notify)
+    try:
+        return persist(post, notify)
+    except (HubError, KeyboardInterrupt) as error:
+        if not unanswered:
+            raise
+        see = f"hfsafemerge jobs ps --all{f' --namespace {namespace}' if namespace else ''}"
+        told = f"A job may run all the same, and be paid for: `{see}` shows it; its label is {SUBMISSION}={mark[SUBMISSION]}."
+        if isinstance(error, HubError):
+            raise HubError(f"{error} {told}") from error.__cause__
+        raise Cancelled(told) from None
 
 
 def whose(notify: Notify = say_nothing) -> str:
@@ -131,11 +148,8 @@ def listed(namespace: str | None = None, *, finished: bool = False, notify: Noti
     """The jobs of this tool in a namespace: those that wait or run, or all. Raises HubError."""
     place = namespace or whose(notify)
 
-    def look() -> list[JobInfo]:
-        with client.hub_errors(f"the jobs of {place}"):
-            return list(client.api().list_jobs(namespace=place, labels=MADE_BY, status=None if finished else list(RUNNING)))
-
-    return persist(look, notify)
+    with client.hub_errors(f"the jobs of {place}"):  # the client itself asks for a page up to six times
+        return list(client.api().list_jobs(namespace=place, labels=MADE_BY, status=None if finished else list(RUNNING)))
 
 
 def cancel(job: JobInfo, notify: Notify = say_nothing) -> None:
@@ -172,7 +186,7 @@ def follow(job: JobInfo, say: Callable[[str], None], notify: Notify = say_nothin
     """Wait for a job, handing on its lines, until it has done what it was asked.
 
     Raises:
-        HubError: it failed or was cancelled; the message ends with its last lines.
+        HubError: it failed or was cancelled, and the message ends with its last lines; or it can't be seen any more, and goes on.
         Cancelled: the user pressed Ctrl-C. The job goes on.
     """
     last: deque[str] = deque(maxlen=LAST_LINES)
@@ -181,47 +195,27 @@ def follow(job: JobInfo, say: Callable[[str], None], notify: Notify = say_nothin
         last.append(line)
         say(line)
 
+    name = reference(job)
+    goes_on = (
+        f"The job {name} goes on, and is paid for. See it with `hfsafemerge jobs logs -f {name}`, "
+        f"stop it with `hfsafemerge jobs cancel {name}`."
+    )
     try:
         waiting = job.status.message
         while job.status.stage == JobStage.SCHEDULING:
             if job.status.message != waiting and (waiting := job.status.message):
                 notify(waiting)
             time.sleep(EVERY)
-            job = find(reference(job), notify=notify)
+            job = find(name, notify=notify)
         logs(job, keep, follow=True, notify=notify)
-        while (job := find(reference(job), notify=notify)).status.stage in RUNNING:
+        while (job := find(name, notify=notify)).status.stage in RUNNING:
             time.sleep(EVERY)
     except KeyboardInterrupt:
-        name = reference(job)
-        raise Cancelled(
-            f"The job {name} goes on, and is paid for. See it with `hfsafemerge jobs logs -f {name}`, "
-            f"stop it with `hfsafemerge jobs cancel {name}`."
-        ) from None
+        raise Cancelled(goes_on) from None
+    except HubError as error:
+        raise HubError(f"{error} {goes_on}") from error.__cause__
     if job.status.stage != JobStage.COMPLETED:
         why = f" ({job.status.message})" if job.status.message else ""
         end = "".join(f"\n  {line}" for line in last) or " none."
-        raise HubError(f"The job {reference(job)} ended as {job.status.stage}{why}. Its last lines:{without_token(end)}")
+        raise HubError(f"The job {name} ended as {job.status.stage}{why}. Its last lines:{without_token(end)}")
     return job
-
-
-def check_target(repo_id: str, marker: str, notify: Notify = say_nothing) -> None:
-    """Raise HubError where the user can't publish what a job will have made: better known before it is paid for than after.
-
-    Args:
-        repo_id: where the job is to publish.
-        marker: the file by which this tool knows a repository as its own.
-        notify: is told of faults.
-    """
-
-    def look() -> None:
-        check_can_write([repo_id])
-        with client.hub_errors(repo_id):
-            try:
-                found = client.api().model_info(repo_id)
-            except RepositoryNotFoundError:
-                return
-            held = {file.rfilename for file in found.siblings or ()} - {".gitattributes"}
-        if held and marker not in held:
-            raise HubError(f"{repo_id} exists and was not made by hfsafemerge; a job could not publish there. Choose another place.")
-
-    persist(look, notify)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 from huggingface_hub import RepoFile, constants, is_offline_mode
 
-# The client's own store of listings, which spares `snapshot_download` and Xet their requests. It is private there, and what is
-# public of it leaves out the digests, so it is used in this one file only.
+# The client's own store of listings, which spares `snapshot_download` and Xet their requests, and its store of files that came over
+# Xet, which all repositories share. Both are private there (what is public of the first leaves out the digests), so they are used in
+# this one file only.
 from huggingface_hub._tree_cache import TreeCacheEntry, read_tree_cache, write_tree_cache
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._shared_blobs import has_shared_blob
 
 from hfsafemerge.errors import HubError
 from hfsafemerge.hub import client
 from hfsafemerge.hub.client import RepoType
-from hfsafemerge.hub.retrying import Notify, persist, say_nothing
 
 Listing = Mapping[str, TreeCacheEntry]
 
@@ -23,7 +24,7 @@ def storage(repo_id: str, repo_type: RepoType) -> Path:
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type=repo_type))
 
 
-def listing(repo_id: str, repo_type: RepoType, commit: str, notify: Notify = say_nothing) -> Listing:
+def listing(repo_id: str, repo_type: RepoType, commit: str) -> Listing:
     """The files of a commit. Raises HubError when the Hub has to be asked and can't be."""
     folder = str(storage(repo_id, repo_type))
     if (known := read_tree_cache(folder, commit)) is not None:
@@ -34,12 +35,9 @@ def listing(repo_id: str, repo_type: RepoType, commit: str, notify: Notify = say
             f"Unset it, and fetch it with `hfsafemerge pull {repo_id}@{commit}` first."
         )
 
-    def ask() -> dict[str, TreeCacheEntry]:
-        with client.hub_errors(f"{repo_id}@{commit[:8]}"):
-            tree = list(client.api().list_repo_tree(repo_id, recursive=True, revision=commit, repo_type=repo_type))
-        return {found.path: _entry(found) for found in tree if isinstance(found, RepoFile)}
-
-    entries = persist(ask, notify)
+    with client.hub_errors(f"{repo_id}@{commit[:8]}"):  # the client itself asks for a page up to six times
+        tree = list(client.api().list_repo_tree(repo_id, recursive=True, revision=commit, repo_type=repo_type))
+    entries = {found.path: _entry(found) for found in tree if isinstance(found, RepoFile)}
     write_tree_cache(folder, commit, entries)
     return entries
 
@@ -50,9 +48,13 @@ def digest_of(entry: TreeCacheEntry) -> str:
 
 
 def is_cached(repo_id: str, repo_type: RepoType, commit: str, name: str, entry: TreeCacheEntry) -> bool:
-    """Whether a file need not be downloaded again."""
+    """Whether a file need not be downloaded again: it, or the same one of any repository, came before."""
     folder = storage(repo_id, repo_type)
-    return (folder / "snapshots" / commit / name).exists() or (folder / "blobs" / digest_of(entry)).exists()
+    if (folder / "snapshots" / commit / name).exists() or (folder / "blobs" / digest_of(entry)).exists():
+        return True
+    if entry.xet_hash is None or constants.HF_HUB_DISABLE_SYMLINKS:
+        return False
+    return has_shared_blob(xet_hash=entry.xet_hash, cache_dir=constants.HF_HUB_CACHE, expected_size=entry.size)
 
 
 def bytes_to_fetch(repo_id: str, repo_type: RepoType, commit: str, files: Listing) -> int:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import constants, get_token, is_offline_mode
@@ -59,8 +60,8 @@ def require_access(repo_id: str, repo_type: RepoType, access: Access | None, not
     asked about before anything is read: once by a process for each user. Public repositories cost no request; one of which
     nothing is known (`access` None) is asked about as if it were gated.
 
-    Offline nobody can be asked. What this user keeps in a cache of their own they have anyway, so there it is taken; a folder
-    in the cache that belongs to another user of the machine is refused.
+    Offline nobody can be asked. What this user keeps in a cache of their own they have anyway, so there it is taken; what belongs to
+    another user of the machine is refused, be it files of the Hub or tables that were made of them.
     """
     if access in ("public", "local"):
         return
@@ -77,12 +78,29 @@ def _granted(repo_id: str, repo_type: RepoType, endpoint: str, token: str | bool
 
 
 def _require_own(repo_id: str, repo_type: RepoType) -> None:
-    folder = storage(repo_id, repo_type)
-    if hasattr(os, "getuid") and folder.exists() and folder.stat().st_uid != os.getuid():
+    """Raise HubError unless what is here of a repository belongs to this user; where a system has no owners, that is not asked."""
+    folders = [folder for folder in _kept_in(repo_id, repo_type) if folder.exists()]
+    if not folders:
+        raise HubError(
+            f"{repo_id} is not in the cache, and HF_HUB_OFFLINE is set. Unset it, and fetch what a run reads with "
+            "`hfsafemerge pull RECIPE` first."
+        )
+    if hasattr(os, "getuid") and (others := [folder for folder in folders if folder.stat().st_uid != os.getuid()]):
         raise HubError(
             f"{repo_id} is not open to all, and HF_HUB_OFFLINE is set, so the Hub can't be asked whether you may read what another user "
-            f"keeps in {folder}. Unset HF_HUB_OFFLINE, or set HF_HOME to a folder of your own."
+            f"keeps in {others[0]}. Unset HF_HUB_OFFLINE, or set HF_HOME to a folder of your own."
         )
+
+
+def _kept_in(repo_id: str, repo_type: RepoType) -> list[Path]:
+    """Where files of a repository are on this machine; of a dataset also the tables that `datasets` has made of them."""
+    found = [storage(repo_id, repo_type)]
+    if repo_type == "dataset":
+        import datasets
+
+        namespace, name = repo_id.split("/")
+        found.append(Path(datasets.config.HF_DATASETS_CACHE, f"{namespace}___{datasets.naming.camelcase_to_snakecase(name)}"))
+    return found
 
 
 def _license(card: Any) -> str | None:

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import cached_assets_path, constants
@@ -12,6 +12,7 @@ from huggingface_hub._tree_cache import TreeCacheEntry
 
 from hfsafemerge.errors import CheckpointError, UnsafeRepository
 from hfsafemerge.hub.listing import Listing, digest_of
+from hfsafemerge.hub.stopping import Stop, all_at_once
 
 CHUNK = 1 << 20
 
@@ -31,12 +32,11 @@ def verify(root: Path, folder: Path, files: Listing) -> None:
         CheckpointError: a file differs; it says what to delete.
         UnsafeRepository: a file is not in the cache at all, but a link out of it.
     """
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(lambda item: _verify(root, folder / item[0], item[1]), files.items()):
-            pass
+    stop = Stop()
+    all_at_once([partial(_verify, folder / name, entry, stop) for name, entry in files.items()], min(4, os.cpu_count() or 1), stop)
 
 
-def _verify(root: Path, path: Path, entry: TreeCacheEntry) -> None:
+def _verify(path: Path, entry: TreeCacheEntry, stop: Stop) -> None:
     real = path.resolve()
     cache = Path(constants.HF_HUB_CACHE).resolve()
     if not real.is_relative_to(cache):
@@ -47,7 +47,8 @@ def _verify(root: Path, path: Path, entry: TreeCacheEntry) -> None:
         return
     if size != entry.size:
         raise _damaged(path, real, f"it has {size} bytes, and the Hub lists {entry.size}")
-    found = _sha256(real) if entry.lfs_sha256 else _git_id(real, size)
+    started = hashlib.sha256() if entry.lfs_sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)  # as git names it
+    found = _digest(real, started, stop)
     if found != expected:
         raise _damaged(path, real, f"its digest is {found[:12]}..., and the Hub lists {expected[:12]}...")
     with suppress(OSError):  # where nothing can be noted, it is hashed each time
@@ -78,16 +79,9 @@ def _stamp(real: Path) -> tuple[int, str]:
     return found.st_size, f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
 
-def _sha256(path: Path) -> str:
-    return _digest(path, hashlib.sha256())
-
-
-def _git_id(path: Path, size: int) -> str:
-    return _digest(path, hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False))
-
-
-def _digest(path: Path, found: "hashlib._Hash") -> str:
+def _digest(path: Path, found: "hashlib._Hash", stop: Stop) -> str:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
+            stop.require_wanted()
             found.update(chunk)
     return found.hexdigest()

@@ -1,21 +1,31 @@
-"""Steps against the Hub that are done again after faults that pass, of which a Hub that does not answer is one."""
+"""No request that waits for ever: the client's do, unless whoever calls it says otherwise."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from huggingface_hub.utils import get_session, httpx  # type: ignore[attr-defined]  # as in client
 
-from hfsafemerge.hub.retrying import Done, Notify, persist, say_nothing
-
 SECONDS = 300.0  # that a request may wait for the next bytes; a commit of many files takes the Hub a minute or two
+TO_LOOK = 60.0  # that one which changes nothing may
+Done = TypeVar("Done")
 
 
-def insist(step: Callable[[], Done], notify: Notify = say_nothing) -> Done:
-    """As `persist`, with no request that waits for ever, which the client's do unless whoever set it up said otherwise."""
+def bound_requests() -> None:
+    """See that requests of the client's present session end; it makes another one after some faults, so before each step."""
+    hooks = get_session().event_hooks["request"]
+    if _bound not in hooks:
+        hooks.append(_bound)
 
-    def bounded() -> Done:
-        session = get_session()  # anew, since the client makes another one after some faults
-        if session.timeout == httpx.Timeout(None):
-            session.timeout = httpx.Timeout(SECONDS)
-        return step()
 
-    return persist(bounded, notify)
+def _bound(request: httpx.Request) -> None:
+    """Put a limit where there is none. The session's own would not do: some of the client's functions say that there is none."""
+    limit = min(SECONDS, TO_LOOK) if request.method in ("GET", "HEAD") else SECONDS
+    limits = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {what: limits.get(what) or limit for what in ("connect", "read", "write", "pool")}
+
+
+def insist(step: Callable[[], Done], notify: Callable[[str], None] | None = None) -> Done:
+    """Another name of `persist`."""
+    from hfsafemerge.hub.retrying import persist, say_nothing  # which needs what is above
+
+    return persist(step, notify or say_nothing)

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hfsafemerge.errors import HubError
 from hfsafemerge.hub import client
-from hfsafemerge.hub.committing import Progress, commit_files, no_progress, upload_large
-from hfsafemerge.hub.repositories import Place, add_tag, look, make_public, take
-from hfsafemerge.hub.retrying import Notify, say_nothing
-from hfsafemerge.hub.waiting import insist
+from hfsafemerge.hub.committing import Progress, commit_files, no_progress, stands, upload_large
+from hfsafemerge.hub.places import Place, at_branch, look, tags_of
+from hfsafemerge.hub.repositories import add_tag, make_public, refuse_open, refuse_taken, take
+from hfsafemerge.hub.retrying import Notify, persist, say_nothing
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ def publish(
     *,
     description: str | None = None,
     tag: str | None = None,
+    new_tag: bool = False,
     notify: Notify = say_nothing,
     progress: Progress = no_progress,
 ) -> Pushed:
@@ -46,24 +46,27 @@ def publish(
         message: of the commit.
         description: what stands below the message.
         tag: a name for the commit; one that stands already stays where it is.
+        new_tag: refuse, before anything goes up, a tag that names another commit than the one that would be made.
         notify: is told of faults.
         progress: is told of large files: a message, how many are up, of how many, and the seconds left.
 
     Raises:
-        HubError: there is a repository that this tool did not make, or a public one where a private one is wanted, or the Hub
-            refused, or the faults did not pass.
+        HubError: there is a repository that this tool did not make, or a public one where a private one is wanted, or one that holds
+            what may not be public where that is wanted, or the tag is taken, or the Hub refused, or the faults did not pass.
     """
-    insist(lambda: take(place), notify)
+    persist(lambda: take(place), notify)
+    if tag is not None and new_tag:
+        persist(lambda: _require_free(place, tag, files), notify)
     large = upload_large(place, files, notify=notify, progress=progress)
-    commit, _ = insist(lambda: commit_files(place, files, large, message, description=description), notify)
+    commit, _ = persist(lambda: commit_files(place, files, large, message, description=description), notify)
     pushed = Pushed(place.repo_id, commit, place.url)
     if tag is not None:
-        if insist(lambda: add_tag(place, tag, commit), notify):
+        if persist(lambda: add_tag(place, tag, commit), notify):
             pushed = replace(pushed, tag=tag)
         else:
             notify(f"The tag {tag} of {place.repo_id} names an earlier commit, and goes on to.")
-    if not place.private:
-        insist(lambda: make_public(place), notify)
+    if not place.hidden:
+        persist(lambda: make_public(place), notify)
     return pushed
 
 
@@ -81,7 +84,8 @@ def propose(
     One of the same message that is open already is brought up to date instead. Nothing is opened for files that stand there.
 
     Args:
-        place: where. Whoever may read it may read the pull request; one that is gated is refused where no gate stands.
+        place: where. Whoever may read it may read the pull request, so one that is to be private is refused in a public repository,
+            and one that is gated where no gate stands.
         files: local files by their paths in the repository.
         message: the title of the pull request.
         description: what it says.
@@ -91,12 +95,12 @@ def propose(
     Raises:
         HubError: there is no such repository, or it is open to more than it may be, or the Hub refused, or the faults did not pass.
     """
-    insist(lambda: _refuse_exposed(place), notify)
-    as_it_is = replace(place, private=False, gated=False)
-    large = upload_large(as_it_is, files, create_pr=True, notify=notify, progress=progress)
+    place = replace(place, pull_request=True)
+    persist(lambda: _refuse_open(place), notify)
+    large = upload_large(place, files, create_pr=True, notify=notify, progress=progress)
 
     def attempt() -> Pushed:
-        _refuse_exposed(place)
+        _refuse_open(place)
         with client.hub_errors(place.repo_id):
             mine = client.api().get_repo_discussions(
                 place.repo_id,
@@ -108,16 +112,21 @@ def propose(
             standing = next((request for request in mine if request.title == message), None)
         reference = standing.git_reference if standing else None
         commit, opened = commit_files(
-            as_it_is, files, large, message, description=description, pull_request=reference, create_pr=standing is None
+            place, files, large, message, description=description, pull_request=reference, create_pr=standing is None
         )
         return Pushed(place.repo_id, commit, place.url, pull_request=standing.url if standing else opened)
 
-    return insist(attempt, notify)
+    return persist(attempt, notify)
 
 
-def _refuse_exposed(place: Place) -> None:
+def _refuse_open(place: Place) -> None:
     with client.hub_errors(place.repo_id):
-        found = look(place.repo_id, place.repo_type)
-    if place.gated and not found.private and found.gated != "manual":
-        whom = "whoever asks" if found.gated else "everyone"
-        raise HubError(f"{place.repo_id} is open to {whom}, and so would be a pull request with harmful prompts. Have it gated first.")
+        refuse_open(place, look(place.repo_id, place.repo_type))
+
+
+def _require_free(place: Place, tag: str, files: Mapping[str, Path]) -> None:
+    """Raise HubError where a tag names a commit that is not the newest, or is the newest and does not hold these files."""
+    with client.hub_errors(place.repo_id):
+        if tag in tags_of(place):
+            head = str((at_branch(place) or look(place.repo_id, place.repo_type)).sha)
+            refuse_taken(place, tag, head if stands(place, files) else "")

@@ -13,6 +13,7 @@ from hfsafemerge.lab.models import lab_folder
 from hfsafemerge.lab.publishing import publish_lab
 from hfsafemerge.lab.recipes import GRID, POOLS, OnHub, lab_recipe
 from hfsafemerge.running import Event, Listener, Run, reproduce
+from hfsafemerge.running.events import silent
 
 DOMAIN, BOTH = "D_expert", "D_expert + D_safety"
 
@@ -78,7 +79,7 @@ class Demo:
         self._timed("upload", lambda: publish_lab(folder, self.namespace, lambda repo_id: self._say(f"uploaded {repo_id}")))
         rows = [row for pool in POOLS for row in self._pool(pool)]
         headline = Run.open(self._directory(PUSHED_POOL, HEADLINE))
-        rebuilt = self._timed("reproduce", lambda: reproduce(self._pushed))
+        rebuilt = self._timed("reproduce", lambda: reproduce(self._pushed, listener=silent))
         self._plot(rows)
         (self.directory / "table.md").write_text(table(rows))
         result = {

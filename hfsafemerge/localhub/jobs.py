@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 
 from hfsafemerge.localhub.access import SignedIn, require_write
+from hfsafemerge.localhub.hardware import FLAVORS, described
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.records import now, stable_id
 from hfsafemerge.localhub.users import User
@@ -25,14 +26,6 @@ router = APIRouter()
 Stage = Literal["SCHEDULING", "RUNNING", "COMPLETED", "ERROR", "CANCELED"]
 GOING_ON = ("SCHEDULING", "RUNNING")
 EVERY = 0.02  # seconds between looks for new lines
-# name: what it is called, its processors, memory and disk, its accelerator with its memory in GB, and millionths of a dollar a minute
-FLAVORS: dict[str, tuple[str, str, str, str, tuple[str, int] | None, int]] = {
-    "cpu-basic": ("CPU Basic", "2 vCPU", "16 GB", "20 GB", None, 167),
-    "cpu-upgrade": ("CPU Upgrade", "8 vCPU", "32 GB", "50 GB", None, 500),
-    "l4x1": ("1x Nvidia L4", "8 vCPU", "30 GB", "380 GB", ("L4", 24), 13333),
-    "a100-large": ("Nvidia A100 - large", "12 vCPU", "142 GB", "1000 GB", ("A100", 80), 41667),
-    "h200": ("Nvidia H200", "23 vCPU", "256 GB", "3000 GB", ("H200", 141), 83333),
-}
 
 
 class JobSpec(BaseModel):
@@ -107,19 +100,7 @@ class Jobs:
             threading.Thread(target=self.run, args=(job,), daemon=True).start()
 
 
-@router.get("/api/jobs/hardware")
-async def list_hardware() -> list[dict[str, Any]]:
-    """The flavors, as the Hub lists them; the prices are examples."""
-    return [
-        {
-            "name": name, "prettyName": pretty, "cpu": cpu, "ram": ram, "ephemeralStorage": disk, "unitLabel": "minute",
-            "unitCostMicroUSD": price, "unitCostUSD": price / 1e6,
-            "accelerator": accelerator and {
-                "type": "gpu", "model": accelerator[0], "quantity": "1", "vram": f"{accelerator[1]} GB", "manufacturer": "Nvidia",
-            },
-        }
-        for name, (pretty, cpu, ram, disk, accelerator, price) in FLAVORS.items()
-    ]  # fmt: skip
+router.add_api_route("/api/jobs/hardware", lambda: described(FLAVORS))
 
 
 @router.post("/api/jobs/{namespace}")
@@ -136,7 +117,7 @@ async def list_jobs(
     label: Annotated[list[str] | None, Query()] = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The jobs of a namespace that are at one of the stages and have all of the labels, the newest first."""
-    _require_member(user, namespace)
+    _require_reader(user, namespace)
     found = [job for job in reversed(_jobs(request).all.values()) if job.namespace == namespace]
     wanted = [text.partition("=")[::2] for text in label or []]
     return [
@@ -187,13 +168,15 @@ def _jobs(request: Request) -> Jobs:
 
 
 def _find(request: Request, user: User, namespace: str, job_id: str) -> Job:
-    _require_member(user, namespace)
+    _require_reader(user, namespace)
     job = _jobs(request).all.get(job_id)
     if job is None or job.namespace != namespace:
         raise HubProblem(404, f"There is no job {job_id!r} of {namespace}.")
     return job
 
 
-def _require_member(user: User, namespace: str) -> None:
+def _require_reader(user: User, namespace: str) -> None:
     if not user.belongs_to(namespace):
         raise HubProblem(403, f"{user.name} is no member of {namespace}, whose jobs these are.")
+    if not user.allows("jobs"):
+        raise HubProblem(403, f"Your token lets an app act for {user.name} without the scope jobs. Ask for it at sign-in.")

@@ -19,9 +19,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from hfsafemerge.localhub.access import SignedIn, TheHub
+from hfsafemerge.localhub.account import claims_of
 from hfsafemerge.localhub.pages import page
 from hfsafemerge.localhub.problems import HubProblem
-from hfsafemerge.localhub.records import stable_id
 from hfsafemerge.localhub.users import USER_NAMES, Scope, User, account_of
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ async def exchange(request: Request, hub: TheHub) -> Response:
 @router.get("/oauth/userinfo")
 async def user_information(user: SignedIn, request: Request) -> dict[str, Any]:
     """Who a token is for."""
-    return _claims(_base(request), user)
+    return claims_of(user, _base(request))
 
 
 def _check(asked: dict[str, str]) -> dict[str, str]:
@@ -201,25 +201,21 @@ def _origin(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _claims(base: str, user: User) -> dict[str, Any]:
-    organizations = [{"sub": stable_id(name), "name": name, "preferred_username": name, "picture": ""} for name in user.organizations]
-    return {
-        "sub": stable_id(user.name), "name": user.name.title(), "preferred_username": user.name, "profile": f"{base}/{user.name}",
-        "picture": "", "isPro": False, "canPay": False, "orgs": organizations,
-    }  # fmt: skip
-
-
 def _identity_token(base: str, seconds: int, consent: Consent) -> str:
     from joserfc import jwt  # imported here, as it comes with the app and only sign-in needs it
 
     now = int(time.time())
     times = {"iat": now, "auth_time": now, "exp": now + seconds}
     claims = (
-        _claims(base, replace(consent.user, organizations=consent.organizations))
-        | {"iss": base, "aud": consent.asked["client_id"], "nonce": consent.asked.get("nonce")}
-        | times
+        claims_of(_agreed(consent), base) | {"iss": base, "aud": consent.asked["client_id"], "nonce": consent.asked.get("nonce")} | times
     )
     return jwt.encode({"alg": ALGORITHM, "kid": _key().kid}, claims, _key())
+
+
+def _agreed(consent: Consent) -> User:
+    """The user as far as the app may know of them."""
+    scopes = frozenset(_scopes(consent.asked))
+    return replace(consent.user, organizations=consent.organizations, app=consent.asked["client_id"], scopes=scopes)
 
 
 @cache

@@ -7,15 +7,13 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from hfsafemerge.localhub.access import Caller, TheHub, find_repo, require_change
-from hfsafemerge.localhub.jobs import list_hardware
+from hfsafemerge.localhub.hardware import FREE, HARDWARE, described
 from hfsafemerge.localhub.problems import HubProblem
 from hfsafemerge.localhub.records import Repo, now
 
 router = APIRouter()
-router.add_api_route("/api/spaces/hardware", list_hardware)
+router.add_api_route("/api/spaces/hardware", lambda: described(HARDWARE))
 
-FREE = "cpu-basic"
-HARDWARE = (FREE, "cpu-upgrade", "zero-a10g", "t4-small", "t4-medium", "l4x1", "l40sx1", "a10g-small", "a10g-large", "a100-large")
 ASLEEP_WHEN_FREE = 172800  # seconds, which nobody can change
 
 

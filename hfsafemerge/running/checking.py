@@ -111,7 +111,7 @@ def _dataset(ref: DatasetRef, notify: hub.Notify) -> dict[str, Any]:
     if ref.path is not None:
         return {"ref": str(ref), "commit": hub.resolve(ref), "license": None, "bytes_at_most": 0, "access": "local"}
     told = hub.look_up(ref, "dataset", notify)
-    files = hub.row_files(hub.listing(str(ref.repo_id), "dataset", told.commit, notify))
+    files = hub.row_files(hub.listing(str(ref.repo_id), "dataset", told.commit))
     size = hub.bytes_to_fetch(str(ref.repo_id), "dataset", told.commit, files)
     return {"ref": str(ref), "commit": told.commit, "license": told.license, "bytes_at_most": size, "access": told.access}
 

@@ -31,7 +31,9 @@ class Run:
 
     RECIPE = "recipe.yaml"
 
-    def __init__(self, recipe: Recipe, directory: str | Path, listener: Listener = silent, *, allow_writer: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, directory: str | Path, listener: Listener = silent, *, allow_writer: bool = False, writes: bool = True
+    ) -> None:
         """Open the directory for the recipe, or make it.
 
         Args:
@@ -39,6 +41,7 @@ class Run:
             directory: where.
             listener: is told every event; one that is a context, such as Progress, is entered while stages are done.
             allow_writer: whether a model may write harmful questions (data.safety.writer). It is asked for anew each time.
+            writes: whether opening may write; a directory that is only read stays as it is.
 
         Raises:
             RunError: the directory holds something else.
@@ -57,21 +60,22 @@ class Run:
         started = any((directory / file).exists() for file in ("run.json", "run.json.part", self.RECIPE))
         if directory.exists() and not started and any(directory.iterdir()):
             raise RunError(f"{directory} holds files and is no run directory. Choose another with --directory.")
-        directory.mkdir(parents=True, exist_ok=True)
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
         self.manifest: dict[str, Any] = {"version": __version__, "stages": {}}
         """What run.json holds."""
         if (directory / "run.json").exists():
             self.manifest = self._read_manifest()
-        else:
+        elif writes:
             write_json(directory / "run.json", self.manifest)
 
     @classmethod
-    def open(cls, directory: str | Path, listener: Listener = silent, *, allow_writer: bool = False) -> "Run":
+    def open(cls, directory: str | Path, listener: Listener = silent, *, allow_writer: bool = False, writes: bool = True) -> "Run":
         """Open the run of a directory. Raises RunError when there is none."""
         directory = Path(directory)
         if not (directory / "recipe.yaml").exists():
             raise RunError(f"{directory} is no run directory: it has no recipe.yaml. Start one with `hfsafemerge run RECIPE`.")
-        return cls(Recipe.load(directory / "recipe.yaml"), directory, listener, allow_writer=allow_writer)
+        return cls(Recipe.load(directory / "recipe.yaml"), directory, listener, allow_writer=allow_writer, writes=writes)
 
     def do(self, target: str, *, redo: bool = False) -> None:
         """Do a stage, and before it the stages it needs that are not done; push is done whenever it is asked for.
@@ -88,7 +92,7 @@ class Run:
             raise RunError(unknown_name("stage of this run", target, self._stages()))
         with exclusive(self.directory), attention(self._listener):
             self.manifest = self._read_manifest()
-            plan, names = self._plan(target), list(self._stages())
+            plan = self._plan(target)
             if not redo:
                 refuse_changes(self, plan)
             write_text(self.directory / self.RECIPE, self.recipe.to_yaml())
@@ -96,7 +100,7 @@ class Run:
             for stage in plan:
                 asked_again = stage.repeatable and stage.name == target  # what it made elsewhere may be gone or changed
                 if asked_again or not self.is_done(stage.name):
-                    do_stage(self, stage, names[names.index(stage.name) + 1 :])
+                    do_stage(self, stage, self._after(stage.name))
 
     @property
     def scores(self) -> looking.Scores:
@@ -275,6 +279,14 @@ class Run:
             if stage.name in wanted:
                 wanted |= set(stage.needs)
         return [stage for stage in known.values() if stage.name in wanted]
+
+    def _after(self, name: str) -> list[str]:
+        """The stages that work with what a stage makes."""
+        found = [name]
+        for stage in self._stages().values():
+            if set(found) & set(stage.needs):
+                found.append(stage.name)
+        return found[1:]
 
     def _stages(self) -> dict[str, Stage]:
         return stages(calibrated=self.recipe.needs_importance)

@@ -1,4 +1,4 @@
-"""How a stage is done: timed, its emissions measured, and noted in run.json whatever comes of it."""
+"""How a stage is done: timed, its emissions measured, and noted in run.json with the machine, whatever comes of it."""
 
 import shutil
 import time
@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 from hfsafemerge.errors import RunError
 from hfsafemerge.running.emissions import measured
 from hfsafemerge.running.files import write_json
+from hfsafemerge.running.machine import machine
+from hfsafemerge.running.merging import device_of
 from hfsafemerge.running.stages import Stage
 
 if TYPE_CHECKING:
     from hfsafemerge.running.directory import Run
+
+MACHINE = "machine"  # of a stage in run.json: on what it was finished
 
 
 def refuse_changes(run: "Run", plan: Sequence[Stage]) -> None:
@@ -34,7 +38,7 @@ def do_stage(run: "Run", stage: Stage, later: Sequence[str]) -> None:
     Args:
         run: whose it is.
         stage: the stage.
-        later: the stages that come after it; they are to be done again, since they were made from what this one made before.
+        later: the stages that work with what it makes; they are to be done again, since they were made from what this one made before.
     """
     entry = run.manifest["stages"].setdefault(stage.name, {})
     if entry.get("fingerprint") != run.fingerprint(stage.name):
@@ -56,10 +60,14 @@ def do_stage(run: "Run", stage: Stage, later: Sequence[str]) -> None:
             entry["unmeasured"] = True  # until the figure is in, which a killed attempt never gives
             _note(run)
             stage.work(run)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note("The same command goes on from here.")
         with suppress(OSError):  # on a full disk, what filled it is the error to tell
             _note_seconds(run, entry, began)
         raise
+    if not stage.repeatable:  # one that publishes computes nothing
+        entry[MACHINE] = machine(device_of(run.recipe.compute.device))
     entry["finished"] = True
     entry.pop("rows", None)
     if cut := stage.name == "generate" and run.row_count < run.recipe.data.count:

@@ -72,8 +72,12 @@ def write_merge(
     target: Path,
     progress: Callable[[int, int], None],
     importance: Importance | None = None,
+    accept: Callable[[Mapping[str, TensorInfo]], None] | None = None,
 ) -> list[str]:
-    """Merge the models of the given sources, by role, into a folder; what the user should know of the vocabulary."""
+    """Merge the models of the given sources, by role, into a folder; what the user should know of the vocabulary.
+
+    `accept` is told the tensors of the result before any is written, and raises where they are not to be.
+    """
     opened = {name: sources[name].opened() for name in recipe.models}
     configs = {name: config for name, (_, config) in opened.items()}
     models: Mapping[str, Weights]
@@ -98,7 +102,10 @@ def write_merge(
         allow_non_finite=recipe.merge.allow_non_finite,
         importance=importance,
     )
-    writer = CheckpointWriter(target, results(merger, models, dtype), max_shard_size=recipe.merge.max_shard_size)
+    made = results(merger, models, dtype)
+    if accept is not None:
+        accept(made)
+    writer = CheckpointWriter(target, made, max_shard_size=recipe.merge.max_shard_size)
     merge_checkpoints(merger, models, writer, progress, device=device_of(recipe.compute.device), max_memory=recipe.compute.max_memory)
     adapt_configuration(target, recipe, groups, changes, generation)
     return notes

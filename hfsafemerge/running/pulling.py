@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hfsafemerge import hub
 from hfsafemerge.errors import HubError
+from hfsafemerge.hub.dataset_rows import settings_files
 from hfsafemerge.hub.downloading import download
 from hfsafemerge.hub.fetching import ADAPTER_SETTINGS, adapter_files, small_files, weight_files
 from hfsafemerge.hub.listing import Listing, is_cached
@@ -75,14 +76,22 @@ def wanted_by_run(run: "Run") -> list[Wanted]:
 
 
 def wanted_repository(text: str, revision: str | None, repo_type: hub.RepoType, notify: hub.Notify = hub.say_nothing) -> Wanted:
-    """One repository, named as namespace/name or namespace/name@revision: a model, an adapter, or all the rows of a dataset.
+    """One repository, named as namespace/name or namespace/name@revision: a model, an adapter, or a dataset.
+
+    Of a dataset all files that may hold rows are wanted, and those that say which of them are which.
+
+    Args:
+        text: its name; the revision in it, if there is one, goes before the other.
+        revision: a branch, tag or commit.
+        repo_type: what it is.
+        notify: is told of faults that pass.
 
     Raises:
         HubError: the name is malformed, or it can't be reached or may not be read.
         UnsafeRepository, CheckpointError: as `hub.find_model` does.
     """
     named = REPOSITORY.fullmatch(text)
-    if named is None or (revision is not None and named["revision"] is not None):
+    if named is None:
         raise HubError(f"{text!r} is no recipe that exists, and no repository. Write namespace/name or namespace/name@revision.")
     try:
         ref = ModelRef(repo_id=named["repo_id"], revision=named["revision"] or revision)
@@ -91,7 +100,8 @@ def wanted_repository(text: str, revision: str | None, repo_type: hub.RepoType, 
     repo_id = str(ref.repo_id)
     told = hub.look_up(ref, repo_type, notify)
     if repo_type == "dataset":
-        files = hub.row_files(hub.listing(repo_id, "dataset", told.commit, notify))
+        listed = hub.listing(repo_id, "dataset", told.commit)
+        files = {**hub.row_files(listed), **settings_files(listed)}
         return Wanted(
             repo_id, "dataset", told.commit, files, lambda notify, tell: download(repo_id, "dataset", told.commit, files, notify, tell)
         )

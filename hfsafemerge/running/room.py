@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ class Needs:
     def seconds(self) -> float:
         """The time that the weights take to come; those in the cache take none."""
         return self.weights_to_fetch / BYTES_PER_SECOND
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Needs":
+        """What check.json holds, read again."""
+        return cls(**{field.name: found[field.name] for field in fields(cls)})
 
     def as_dict(self) -> dict[str, Any]:
         """What check.json holds of it."""

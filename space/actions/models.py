@@ -41,7 +41,9 @@ def set_models(recipe: str, base: str | None, experts: Sequence[Sequence[object]
     rows = [["" if cell is None else str(cell).strip() for cell in row] for row in experts]
     named = tuple(ExpertField(model, topic) for model, topic in rows if model)
     try:
-        return recipes.write(replace(recipes.read(recipe), base=(base or "").strip(), experts=named), recipe), ""
+        written = recipes.write(replace(recipes.read(recipe), base=(base or "").strip(), experts=named), recipe)
+        recipes.read(written)  # one that can't be read back would be refused whatever is chosen next
+        return written, ""
     except HfSafeMergeError as error:
         return recipe, views.note(str(error), "bad")
 

@@ -11,6 +11,7 @@ from hfsafemerge.recipe import MERGED, Recipe
 from space import bursts, jobs, plots, results, views
 from space.accounts import owner_of, token_of
 from space.actions.publishing import publishing
+from space.actions.running import RUN
 from space.chat import guard_of
 from space.job import Job, find
 from space.summary import summary
@@ -88,12 +89,13 @@ def ask(job_id: str, prompt: str, models: Sequence[str], visitor: gr.OAuthToken 
         return views.note(str(error), "bad")
 
 
-def pick(job_id: str, number: float | None, visitor: gr.OAuthToken | None) -> tuple[Any, str]:
-    """Merge and measure another point of the front in a run of its own: its id for the browser to keep, and a message."""
+def pick(job_id: str, number: float | None, visitor: gr.OAuthToken | None) -> tuple[Any, str, Any]:
+    """Merge and measure another point of the front in a run of its own: its id for the browser to keep, a message, and its step."""
     if number is None:
-        return gr.skip(), views.note("Choose a candidate of the front first.", "bad")
+        return gr.skip(), views.note("Choose a candidate of the front first.", "bad"), gr.skip()
     try:
         new = results.pick(job_id, int(number), owner_of(visitor), token_of(visitor))
     except HfSafeMergeError as error:
-        return gr.skip(), views.note(str(error), "bad")
-    return new, views.note(f"Candidate {int(number)} is merged and measured in a run of its own. The other one stays as it is.", "good")
+        return gr.skip(), views.note(str(error), "bad"), gr.skip()
+    said = f"Candidate {int(number)} is merged and measured in a run of its own. The other one stays as it is."
+    return new, views.note(said, "good"), gr.Tabs(selected=RUN)

@@ -133,10 +133,9 @@ def _follow(
     lab = [choose.pool, how.method, how.strategy, how.evaluations]
     begun = run.start.click(running.begin, [choose.source, how.recipe, *lab], [job, run.message], **SHOWN)
     restored = page.load(running.restore, job, [job, run.message, steps], **HIDDEN)
-    picked = found.pick.click(results.pick, [job, found.number], [job, found.picked], **SHOWN)
+    picked = found.pick.click(results.pick, [job, found.number], [job, found.picked, steps], **SHOWN)
     for event in (begun, restored, picked):
         event.then(None, job, run.link, js=KEEP_ADDRESS, **HIDDEN).then(**look)
-    picked.then(to(RUN), None, steps, **HIDDEN)
     timer.tick(**look)
     run.stages.change(headlines.headline, job, headline, **HIDDEN)
     seen.change(running.arrange, seen, [timer, run.start, run.cancel, run.cancelled], **HIDDEN)

@@ -17,17 +17,18 @@ from hfsafemerge.checkpoint import in_words
 from hfsafemerge.errors import RecipeError
 from hfsafemerge.merging import MERGE_METHODS
 from hfsafemerge.recipe import ModelRef, Recipe
-from hfsafemerge.running.comparing import dumped, evaluate_models
+from hfsafemerge.running.comparing import evaluate_models
 from hfsafemerge.running.directory import Run
 from hfsafemerge.running.events import Event, Listener, attention
 from hfsafemerge.running.inputs import CHECKED
-from hfsafemerge.running.notebook.naming import evaluation_of, model_ref
+from hfsafemerge.running.naming import evaluation_of, judge_specs, model_ref
 from hfsafemerge.running.notebook.opening import RecipeLike, open_run
 from hfsafemerge.running.notebook.progress import Progress
 from hfsafemerge.running.notebook.showing import Table, plain_table
 from hfsafemerge.running.notebook.surroundings import threads, without_bars
 from hfsafemerge.running.pulling import REPOSITORY, wanted_by_run, wanted_repository
 from hfsafemerge.running.repeating.differing import Difference, compare_runs
+from hfsafemerge.running.room import Needs
 from hfsafemerge.searching import SEARCH_STRATEGIES
 
 StageName = Literal["check", "generate", "calibrate", "search", "merge", "evaluate", "push"]
@@ -52,7 +53,7 @@ def run(
 ) -> Run:
     """Do a recipe: check, generate, search, merge and evaluate, as far as that is not done.
 
-    The same call goes on after it was stopped, and returns at once when all is done.
+    The same call goes on after it was stopped, and returns at once when all is done; a push looks again whether all is published.
 
     Args:
         recipe: a recipe, the path of its YAML file (mergekit's too), the directory of a run, or what the YAML would hold as a dict.
@@ -88,7 +89,8 @@ def check(recipe: RecipeLike, directory: str | Path | None = None, *, listener: 
         redo: check again although the recipe has changed.
 
     Returns:
-        A row for each model: where it is from, its commit, licence, architecture, dtypes and bytes to download.
+        A row for each model: where it is from, its commit, licence, architecture, dtypes and bytes. Below it stands what is to be
+        downloaded and written, and how long that takes at a rate that is assumed.
 
     Raises:
         IncompatibleExperts: the models can't be merged.
@@ -99,7 +101,8 @@ def check(recipe: RecipeLike, directory: str | Path | None = None, *, listener: 
     wanted = ("ref", "commit", "license", "architecture", "dtypes", "bytes")
     models = done.read(CHECKED)["models"]
     rows = [{"model": role, **{name: found[name] for name in wanted}} for role, found in models.items()]
-    return plain_table(f"Models of {done.recipe.name}", [{**row, "size": in_words(row["bytes"])} for row in rows])
+    needed = Needs.from_json(done.read(CHECKED)["needs"])
+    return plain_table(f"Models of {done.recipe.name}", [{**row, "size": in_words(row["bytes"])} for row in rows], [f"{needed}."])
 
 
 def pull(
@@ -186,7 +189,7 @@ def evaluate(
             [model_ref(model) for model in several],
             Path(directory),
             evaluation_of(suite, benchmarks, tasks, limit),
-            judges={name: {"model": dumped(model_ref(model))} for name, model in (judges or {}).items()},
+            judges=judge_specs(judges or {}),
             compute=ComputeSpec(device=device),
             listener=Progress() if listener is None else listener,
             redo=redo,
@@ -211,7 +214,7 @@ def diff(a: str | Path, b: str | Path) -> Differences:
     rows = tuple({"part": row.part, "what": row.what, "a": row.a, "b": row.b} for row in found.rows)
     head = ("part", "what", found.a, found.b)
     cells = tuple((row.part, row.what, row.a, row.b) for row in found.rows)
-    notes = tuple(f"Not compared: {part}" for part in found.unknown) + (() if rows else ("No difference.",))
+    notes = tuple(f"Not compared: {part}" for part in found.unknown) if rows else (f"{found.summary}.",)
     return Differences(title="Differences", rows=rows, head=head, cells=cells, notes=notes, found=found)
 
 

@@ -1,6 +1,7 @@
 """Progress where somebody looks on: one display in a notebook, one line on a terminal, now and then a line anywhere else."""
 
 import importlib
+import math
 import sys
 import time
 from html import escape
@@ -20,14 +21,32 @@ MARKS = {"done": "✓", "stopped": "■", "failed": "✗"}
 class Showing(Protocol):
     """A place to show progress in."""
 
-    every: float
-    """Seconds between two tellings of how far a step is."""
-
     def show(self, event: Event) -> None:
-        """Show an event in place of the last one."""
+        """Show an event in place of the last one. One in the middle of a step is left out if the last was shown a moment ago."""
 
     def end(self, how: str) -> None:
         """Nothing more comes: it is done, stopped or failed."""
+
+
+class Pace:
+    """How often it is told how far a step is."""
+
+    def __init__(self, every: float) -> None:
+        """Every so many seconds at most."""
+        self._every, self._told = every, -math.inf
+
+    def is_due(self, event: Event) -> bool:
+        """Whether to tell an event now: always, unless it is in the middle of a step and the last was told a moment ago."""
+        now = time.monotonic()
+        if goes_on(event) and now - self._told < self._every:
+            return False
+        self._told = now
+        return True
+
+
+def goes_on(event: Event) -> bool:
+    """Whether it is in the middle of a step."""
+    return bool(event.total and event.done < event.total)
 
 
 class Progress:
@@ -42,18 +61,13 @@ class Progress:
         """Where to show is found out when there is something to show."""
         self._silent = are_progress_bars_disabled()
         self._place: Showing | None = None
-        self._shown = 0.0
 
     def __call__(self, event: Event) -> None:
-        """Show an event. One in the middle of a step is left out if the last was shown a moment ago."""
+        """Show an event."""
         if self._silent:
             return
-        now = time.monotonic()
         if self._place is None:
-            self._place = Display() if in_notebook() else Lines()
-        elif event.total and event.done < event.total and now - self._shown < self._place.every:
-            return
-        self._shown = now
+            self._place = Display() if in_notebook() else Lines(overwrite=sys.stderr.isatty())
         self._place.show(event)
 
     def __enter__(self) -> "Progress":
@@ -68,19 +82,19 @@ class Progress:
 
 
 class Lines:
-    """Lines of stderr: on a terminal one that is overwritten."""
+    """Lines of stderr."""
 
-    def __init__(self) -> None:
-        """Find out whether it is a terminal."""
-        self._terminal = sys.stderr.isatty()
-        self.every = OFTEN if self._terminal else SELDOM
+    def __init__(self, *, overwrite: bool) -> None:
+        """With `overwrite`, as a terminal can, one line for all of a step."""
+        self._overwrite, self._pace = overwrite, Pace(OFTEN if overwrite else SELDOM)
         self._open = False
 
     def show(self, event: Event) -> None:
-        """Write an event."""
-        going = bool(event.total and event.done < event.total)
-        self._open = self._terminal and going
-        sys.stderr.write("\r\033[K" * self._terminal + str(event) + "\n" * (not self._open))
+        """Write an event, if it is due."""
+        if not self._pace.is_due(event):
+            return
+        self._open = self._overwrite and goes_on(event)
+        sys.stderr.write("\r\033[K" * self._overwrite + str(event) + "\n" * (not self._open))
         sys.stderr.flush()
 
     def end(self, how: str) -> None:
@@ -93,18 +107,18 @@ class Lines:
 class Display:
     """One output of a notebook's cell: a line for each stage, with what it said last."""
 
-    every = OFTEN
-
     def __init__(self) -> None:
         """Nothing is shown before the first event."""
+        self._pace = Pace(OFTEN)
         self._stages: dict[str, Event] = {}
         self._how = ""
         self._handle: Any = None
 
     def show(self, event: Event) -> None:
-        """Show an event in its stage's line."""
-        self._stages[event.stage] = event
-        self._draw()
+        """Show an event in its stage's line, if it is due."""
+        if self._pace.is_due(event):
+            self._stages[event.stage] = event
+            self._draw()
 
     def end(self, how: str) -> None:
         """Say how it ended."""

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from hfsafemerge import __version__
+from hfsafemerge import __version__, hub
 from hfsafemerge._recipe_parts import REFERENCE
 from hfsafemerge.errors import RecipeError, RunError
+from hfsafemerge.examples import Kind
 from hfsafemerge.recipe import PushSpec, Recipe
-from hfsafemerge.running.publishing.datasets import Target
+from hfsafemerge.running.publishing.datasets import Target, made_kinds, places_of
+from hfsafemerge.running.repeating.locked import LOCK
 
 if TYPE_CHECKING:
     from hfsafemerge.running.directory import Run
@@ -33,25 +35,69 @@ class Once:
     """Commit on top of repositories that this tool did not make, too. Nothing but weights that the new ones replace is deleted."""
 
     def __post_init__(self) -> None:
-        if self.tag is not None and re.search(REFERENCE, self.tag) is None:
+        if self.tag is not None and re.fullmatch(REFERENCE, self.tag) is None:
             raise RecipeError(f"{self.tag!r} can't be a tag. Use letters, digits and . _ - / with a letter or digit first.")
 
 
+REMEDY = "Add `push: {repo_id: namespace/name}`, or give REPO_ID to `hfsafemerge push`."
 ONCE = tuple(field.name for field in fields(Once))
 
 
 def wanted(run: "Run") -> PushSpec:
     """Where a run is to be published. Raises RunError where its recipe does not say."""
     if run.recipe.push is None:
-        raise RunError(
-            "The recipe does not say where to push. Add `push: {repo_id: namespace/name}`, or give REPO_ID to `hfsafemerge push`."
-        )
+        raise RunError(f"The recipe does not say where to push. {REMEDY}")
     return run.recipe.push
 
 
 def data_target(spec: PushSpec, once: Once) -> Target:
     """Where the datasets of a model go."""
     return Target(spec.repo_id, spec.private, spec.license, once.create_pr, beside=True, overwrite=once.overwrite)
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Where the model of a run goes, and by kind its data, and whose collection it is."""
+
+    model: hub.Place
+    data: Mapping[Kind, hub.Place]
+    namespace: str
+    outlook: Mapping[str, hub.Outlook]
+    """By repository what a push would find and leave."""
+
+
+def check_push(recipe: Recipe, once: Once | None = None, reasons: Sequence[str] = (), notify: hub.Notify = hub.say_nothing) -> Aim:
+    """See, without writing anything, that a push of a recipe's result would not be refused, as far as that can be known before.
+
+    Args:
+        recipe: one with `push`.
+        once: what is said of this push alone.
+        reasons: why the model has to be private, once that was measured.
+        notify: is told of faults.
+
+    Raises:
+        HubError: the push would be refused: the model, the data or the collection.
+    """
+    spec, once = recipe.push, once or Once()
+    if spec is None:
+        raise RunError(f"The recipe does not say where to push. {REMEDY}")
+    model = hub.Place(
+        spec.repo_id,
+        "model",
+        LOCK,
+        private=spec.private,
+        revision=branch(spec, once),
+        overwrite=once.overwrite,
+        pull_request=once.create_pr,
+        private_because=tuple(reasons),
+    )
+    data = places_of(made_kinds(recipe), data_target(spec, once), notify)
+    places = [model, *data.values()]
+    found = hub.check_target(places, tags={spec.repo_id: once.tag} if once.tag and not once.create_pr else {}, notify=notify)
+    namespace = hub.user_name(notify) if once.create_pr and spec.collection else spec.repo_id.split("/")[0]
+    if spec.collection:
+        hub.check_collection(spec.collection, notify)
+    return Aim(model, data, namespace, {place.repo_id: each for place, each in zip(places, found, strict=True)})
 
 
 def branch(spec: PushSpec, once: Once) -> str | None:

@@ -33,8 +33,8 @@ class Target:
     """Where datasets go, and how: `repo_id` is followed by -safety, -domain and -benign.
 
     With `create_pr` what is there already gets a pull request instead, and keeps its settings; with `beside` too, what is not is
-    published as always. `judge_error` says in the cards what is known of how often the judges err; by default what the recipe of a
-    run gives. With `overwrite` rows are committed on top of what somebody else has made, too.
+    published as always, but below the user's own name. `judge_error` says in the cards what is known of how often the judges err; by
+    default what the recipe of a run gives. With `overwrite` rows are committed on top of what somebody else has made, too.
     """
 
     repo_id: str
@@ -55,17 +55,39 @@ def made_kinds(recipe: Recipe) -> list[Kind]:
     return [kind for kind in KINDS if (spec := getattr(recipe.data, kind)) is not None and spec.examples is None]
 
 
-def push_run(run: "Run", target: Target, notify: Notify) -> dict[Kind, hub.Pushed]:
-    """Publish the data that a run has made.
+def places_of(kinds: Sequence[Kind], target: Target, notify: Notify = hub.say_nothing) -> dict[Kind, hub.Place]:
+    """Where each kind goes, and whether in a pull request. Asks the Hub only what is needed to know that. Raises HubError."""
+    places: dict[Kind, hub.Place] = {}
+    for kind in kinds:
+        own = target.create_pr and target.beside and hub.is_missing(target.of(kind), "dataset", notify)
+        repo_id = f"{hub.user_name(notify)}/{target.of(kind).split('/')[1]}" if own else target.of(kind)
+        places[kind] = hub.Place(
+            repo_id,
+            "dataset",
+            MADE_BY,
+            private=target.private,
+            gated=kind == "safety",
+            overwrite=target.overwrite,
+            pull_request=target.create_pr and not own,
+        )
+    return places
+
+
+def push_run(run: "Run", target: Target, notify: Notify, places: Mapping[Kind, hub.Place] | None = None) -> dict[Kind, hub.Pushed]:
+    """Publish the data that a run has made; in places that were checked, or else are now, before anything is published.
 
     Raises:
         RunError, RecipeError, DataError: as for `facts_of`.
         HubError: the Hub refused.
     """
-    return _publish(facts_of(run, target), run.read(REPORT), target, notify)
+    known = places or places_of(made_kinds(run.recipe), target, notify)
+    facts = facts_of(run, target, known)
+    if places is None:
+        hub.check_target([*known.values()], notify=notify)
+    return _publish(facts, run.read(REPORT), known, notify)
 
 
-def facts_of(run: "Run", target: Target) -> list[DatasetFacts]:
+def facts_of(run: "Run", target: Target, places: Mapping[Kind, hub.Place]) -> list[DatasetFacts]:
     """What would be published of the data that a run has made, each kind with all that its card says.
 
     Raises:
@@ -86,7 +108,7 @@ def facts_of(run: "Run", target: Target) -> list[DatasetFacts]:
         facts.append(
             DatasetFacts(
                 kind=kind,
-                repo_id=target.of(kind),
+                repo_id=places[kind].repo_id,
                 name=recipe.name,
                 rows=file,
                 examples=_vetted(kind, file),
@@ -120,15 +142,16 @@ def push_folder(folder: Path, target: Target, notify: Notify) -> dict[Kind, hub.
         PushSpec(repo_id=target.repo_id)
     except ValidationError as error:
         raise RecipeError(f"{target.repo_id!r} is no repository id. Write it as namespace/name.") from error
-    facts = []
+    facts, places = [], places_of([*files], target, notify)
     for kind, file in files.items():
         examples = _vetted(kind, file)
         named = {name for e in examples for name in (e.provenance.generator, e.provenance.responder) if name}
         found: dict[str, str | None] = dict.fromkeys(sorted(named))
         license, note = resolve_license(found, target.license, of=f"the {kind} data", sources="their sources")
         name = target.repo_id.split("/")[1]
-        facts.append(DatasetFacts(kind, target.of(kind), name, file, examples, [], [], {}, found, license, note, target.judge_error))
-    return _publish(facts, {}, target, notify)
+        facts.append(DatasetFacts(kind, places[kind].repo_id, name, file, examples, [], [], {}, found, license, note, target.judge_error))
+    hub.check_target([*places.values()], notify=notify)
+    return _publish(facts, {}, places, notify)
 
 
 def public_references(recipe: Recipe, checked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -218,21 +241,19 @@ def _vetted(kind: Kind, file: Path) -> list[Example]:
     return examples
 
 
-def _publish(facts: Sequence[DatasetFacts], report: Mapping[str, Any], target: Target, notify: Notify) -> dict[Kind, hub.Pushed]:
-    proposed = {each.kind for each in facts if target.create_pr and not (target.beside and hub.is_missing(target.of(each.kind), "dataset"))}
-    if own := [each.repo_id for each in facts if each.kind not in proposed]:
-        hub.check_can_write(own)
+def _publish(
+    facts: Sequence[DatasetFacts], report: Mapping[str, Any], places: Mapping[Kind, hub.Place], notify: Notify
+) -> dict[Kind, hub.Pushed]:
     pushed = {}
     for each in facts:
-        message = f"{each.kind} data of {each.name} ({each.tag})"
-        place = hub.Place(each.repo_id, "dataset", MADE_BY, private=target.private, gated=each.kind == "safety", overwrite=target.overwrite)
+        message, place = f"{each.kind} data of {each.name} ({each.tag})", places[each.kind]
         with TemporaryDirectory(prefix="hfsafemerge-") as folder:
             card, made = Path(folder) / "README.md", Path(folder) / MADE_BY
             card.write_text(dataset_card(each))
             about = {"version": __version__, "kind": each.kind, "sha256": each.digest, "canary": each.canary}
             made.write_text(json.dumps(about | {"generation": report.get(each.kind)}, indent=2) + "\n")
             files = {"README.md": card, MADE_BY: made, ROWS: each.rows}
-            if each.kind in proposed:
+            if place.pull_request:
                 pushed[each.kind] = hub.propose(place, files, message, notify=notify)
             else:
                 pushed[each.kind] = hub.publish(place, files, message, tag=each.tag, notify=notify)

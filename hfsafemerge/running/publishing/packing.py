@@ -1,4 +1,4 @@
-"""What is published of a merge: the model's files, and beside them its card with plots, scores, recipe and lock."""
+"""What is published of a merge: the model's files, and beside them its card with plots, scores, labels, recipe and lock."""
 
 import json
 import shutil
@@ -15,10 +15,12 @@ from hfsafemerge.evaluation import Results
 from hfsafemerge.recipe import fingerprint
 from hfsafemerge.running import inputs
 from hfsafemerge.running.calibrating import CALIBRATION
-from hfsafemerge.running.evaluating import SCORES
+from hfsafemerge.running.evaluating import LABELS, SCORES
 from hfsafemerge.running.merging import MERGED_FILES, MODEL, stamp, write_mergekit_config
 from hfsafemerge.running.publishing.datasets import public_references
+from hfsafemerge.running.publishing.labelling import public_labels
 from hfsafemerge.running.repeating.locking import LOCK, lock
+from hfsafemerge.running.repeating.published import items_of
 from hfsafemerge.running.searching import LOG, PARAMETERS
 from hfsafemerge.searching import read_candidates
 
@@ -48,6 +50,7 @@ def pack(run: "Run", repo_id: str, linked: Mapping[str, Mapping[str, Any]], reas
 
     Raises:
         RunError: the model was changed after the merge.
+        DataError: labels.json holds texts.
     """
     refuse_changed(run)
     recipe, publish = run.recipe.public(), run.work("push")
@@ -75,6 +78,7 @@ def pack(run: "Run", repo_id: str, linked: Mapping[str, Mapping[str, Any]], reas
     (publish / LOCK).write_text(json.dumps(locked, indent=2) + "\n")
     write_mergekit_config(run, recipe, chosen, publish)  # in place of the model's own, which names this machine's folders
     (publish / SCORES).write_text(json.dumps(scores, indent=2) + "\n")
+    (publish / LABELS).write_text(json.dumps(public_labels(items_of(run.read(LABELS)))) + "\n")
     shutil.copyfile(run.directory / LOG, publish / LOG)
     files = {path.name: path for folder in (run.directory / MODEL, publish) for path in sorted(folder.iterdir()) if path.is_file()}
     return Package(files, publish / "README.md", f"run-{fingerprint([locked, scores])[:12]}")

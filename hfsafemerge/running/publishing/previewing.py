@@ -9,8 +9,8 @@ from hfsafemerge.dataset_card import ROWS
 from hfsafemerge.errors import RunError
 from hfsafemerge.evaluation import Results
 from hfsafemerge.running.evaluating import SCORES
-from hfsafemerge.running.publishing.aiming import branch, data_target, title, wanted
-from hfsafemerge.running.publishing.datasets import facts_of, made_kinds
+from hfsafemerge.running.publishing.aiming import branch, check_push, data_target, title, wanted
+from hfsafemerge.running.publishing.datasets import facts_of
 from hfsafemerge.running.publishing.packing import pack
 from hfsafemerge.running.publishing.pushing import private_because
 
@@ -68,7 +68,7 @@ def preview(run: "Run") -> Preview:
     Raises:
         RunError: the run is not evaluated, its recipe does not say where to push, or the model was changed after the merge.
         RecipeError, DataError: as for a push.
-        HubError: the Hub can't be asked whether there is such a repository.
+        HubError: the push would be refused, or the Hub can't be asked.
     """
     spec, once = wanted(run), run.once
     if not run.is_done("evaluate"):
@@ -76,22 +76,25 @@ def preview(run: "Run") -> Preview:
             f"{run.directory} is not evaluated yet, so its card can't be shown. Run `hfsafemerge evaluate {run.directory}` first."
         )
     reasons = private_because(run.recipe, Results.from_json(run.read(SCORES)))
-    facts = facts_of(run, data_target(spec, once)) if made_kinds(run.recipe) else []
+    aim = check_push(run.recipe, once, reasons, run.emit)
+    facts = facts_of(run, data_target(spec, once), aim.data) if aim.data else []
     linked = {str(each.kind): {"repo_id": each.repo_id, "commit": "0" * 40} for each in facts}  # there is none before it is published
     package = pack(run, spec.repo_id, linked, reasons)
     files = [_file(each.repo_id, ROWS, each.rows) for each in facts]
     files += [_file(spec.repo_id, name, path) for name, path in sorted(package.files.items())]
     return Preview(
         repo_id=spec.repo_id,
-        new=hub.is_missing(spec.repo_id, "model"),
-        private=spec.private or bool(reasons),
+        new=aim.outlook[spec.repo_id].new,
+        private=aim.outlook[spec.repo_id].private,
         private_because=reasons,
         revision=branch(spec, once),
         create_pr=once.create_pr,
         commit_message=title(run),
         tag=None if once.create_pr else once.tag or ("run-..." if facts else package.tag),  # it follows from the datasets' commits
         collection=spec.collection,
-        datasets=[DataPreview(e.kind, e.repo_id, spec.private, e.kind == "safety", len(e.examples), e.tag) for e in facts],
+        datasets=[
+            DataPreview(e.kind, e.repo_id, aim.outlook[e.repo_id].private, aim.data[e.kind].gated, len(e.examples), e.tag) for e in facts
+        ],
         files=files,
         card=str(package.card),
     )

@@ -1,19 +1,16 @@
 """The stage push: the datasets, then the model with its card, scores, recipe and lock, then what ties them together."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hfsafemerge import hub
-from hfsafemerge.errors import HubError
 from hfsafemerge.evaluation import Results, gate
-from hfsafemerge.recipe import MERGED, PushSpec, Recipe
+from hfsafemerge.recipe import MERGED, Recipe
 from hfsafemerge.running.evaluating import SCORES
-from hfsafemerge.running.publishing.aiming import branch, data_target, title, wanted
+from hfsafemerge.running.publishing.aiming import check_push, data_target, title, wanted
 from hfsafemerge.running.publishing.datasets import made_kinds, push_run
 from hfsafemerge.running.publishing.packing import Package, draw, pack, refuse_changed
-from hfsafemerge.running.repeating.locking import LOCK
 
 if TYPE_CHECKING:
     from hfsafemerge.running.directory import Run
@@ -29,28 +26,25 @@ def push(run: "Run") -> None:
 
     Raises:
         RunError: the recipe does not say where, or the model was changed after the merge.
-        HubError: the Hub refused, or the merge has to be private and the repository is public.
+        HubError: the Hub refused, or would refuse, which is known before anything is published.
     """
     spec, once = wanted(run), run.once
     refuse_changed(run)
     reasons = private_because(run.recipe, Results.from_json(run.read(SCORES)))
-    if not once.create_pr:
-        hub.check_can_write([spec.repo_id])
-    _refuse_public(spec.repo_id, reasons)
+    aim = check_push(run.recipe, once, reasons, run.emit)
     for reason in reasons:
         run.emit(f"{spec.repo_id} has to be private: {reason}")
     linked: dict[str, dict[str, Any]] = {}
     if made_kinds(run.recipe):
-        linked = {kind: asdict(found) for kind, found in push_run(run, data_target(spec, once), run.emit).items()}
+        linked = {kind: asdict(found) for kind, found in push_run(run, data_target(spec, once), run.emit, aim.data).items()}
     package = pack(run, spec.repo_id, linked, reasons)
-    pushed = _push_model(run, spec, package, private=spec.private or bool(reasons))
+    pushed = _push_model(run, aim.model, package)
     collection = None
     if spec.collection is not None:
         items: list[tuple[str, hub.ItemType]] = [(spec.repo_id, "model")]
         items += [(found["repo_id"], "dataset") for found in linked.values()]
         items += [(spec.space, "space")] if spec.space else []
-        private = spec.private or bool(reasons)
-        collection = hub.collect(spec.collection, spec.repo_id.split("/")[0], items, private=private, notify=run.emit)
+        collection = hub.collect(spec.collection, aim.namespace, items, private=aim.model.hidden, notify=run.emit)
     run.write(PUSHED, {"model": asdict(pushed), "datasets": linked, "private_because": reasons, "collection": collection})
     shutil.copyfile(package.card, run.directory / "card.md")
     run.emit(f"model at {pushed.pull_request or pushed.url}")
@@ -66,30 +60,21 @@ def private_because(recipe: Recipe, results: Results) -> list[str]:
     return gate(results, limit, recipe.evaluation.margin if measured else None)
 
 
-def _push_model(run: "Run", spec: PushSpec, package: Package, *, private: bool) -> hub.Pushed:
+def _push_model(run: "Run", place: hub.Place, package: Package) -> hub.Pushed:
     def progress(message: str, done: int, total: int, left: float | None) -> None:
         run.emit(message, done, total, left=left)
 
     once = run.once
-    place = hub.Place(spec.repo_id, "model", LOCK, private=private, revision=branch(spec, once), overwrite=once.overwrite)
     message, description = title(run), once.commit_description
     if once.create_pr:
         return hub.propose(place, package.files, message, description=description, notify=run.emit, progress=progress)
-    tag = once.tag or package.tag
-    pushed = hub.publish(place, package.files, message, description=description, tag=tag, notify=run.emit, progress=progress)
-    if once.tag is not None and pushed.tag is None:
-        raise HubError(f"The tag {once.tag} of {spec.repo_id} names another commit than {pushed.commit}, which stands. Choose another tag.")
-    return pushed
-
-
-def _refuse_public(repo_id: str, reasons: Sequence[str]) -> None:
-    """Raise HubError where the model has to be private and its repository is public already."""
-    if not reasons:
-        return
-    with hub.hub_errors(repo_id):
-        public = hub.api().repo_exists(repo_id) and not hub.api().repo_info(repo_id).private
-    if public:
-        raise HubError(
-            f"{repo_id} is public, and this merge has to be private. {' '.join(reasons)} Make the repository private, choose another "
-            "repo_id, or change the recipe's thresholds."
-        )
+    return hub.publish(
+        place,
+        package.files,
+        message,
+        description=description,
+        tag=once.tag or package.tag,
+        new_tag=once.tag is not None,
+        notify=run.emit,
+        progress=progress,
+    )

@@ -1,23 +1,12 @@
-"""Whether two runs came to the same: tensors, the way of a search, parameters, and rates."""
+"""Whether two runs came to the same: tensors, the way of a search, and settings."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from hfsafemerge.checkpoint import Weights
-from hfsafemerge.errors import DataError
-from hfsafemerge.evaluation import Benchmark, Item, Results, compare, holm
-from hfsafemerge.evaluation.scoring import Score
-from hfsafemerge.lm_eval_tasks import JUDGE as TASK_JUDGE
-from hfsafemerge.lm_eval_tasks import Task
 from hfsafemerge.searching import Candidate
-
-LEVEL = 0.05
-Labels = Mapping[str, Sequence[Item]]
-"""By model the items of all benchmarks, as labels.json has them."""
 
 
 def other_entries(name: str, a: Weights, b: Weights) -> str:
@@ -68,89 +57,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, found in inner:
         yield from _leaves(found, f"{path}.{key}" if path else str(key))
-
-
-@dataclass(frozen=True)
-class RateDifference:
-    """One rate in two places: by how much they differ, and whether that is more than chance."""
-
-    model: str
-    benchmark: str
-    metric: str
-    judge: str
-    a: Score
-    b: Score
-    difference: float
-    """The second less the first."""
-    ci95: tuple[float, float]
-    p_value: float | None
-    """Of no difference, after Holm over all rates that are paired; null where items could not be paired."""
-    test: str
-    """equal, mcnemar, sign flips, or intervals: Newcombe's for rates of different items, cautious where items are the same."""
-    agrees: bool
-
-    @property
-    def what(self) -> str:
-        """Which rate it is, in words."""
-        return f"{self.model} on {self.benchmark}: {self.metric.replace('_', ' ')} ({self.judge})"
-
-    @property
-    def said(self) -> str:
-        """What the test says of it, in words."""
-        if self.difference == 0 and self.p_value in (None, 1.0):
-            return "the same rate"
-        by = f"{100 * self.difference:+.1f} ({100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}) points"
-        return f"{by}, p = {self.p_value:.2g} ({self.test})" if self.p_value is not None else f"{by}, items not paired"
-
-
-def rates(a: Results, b: Results, labels_a: Labels | None = None, labels_b: Labels | None = None) -> list[RateDifference]:
-    """Every rate that both have: paired item by item where both have labels of the same items, by intervals else.
-
-    Args:
-        a: what was measured in one place.
-        b: what was measured in the other.
-        labels_a: the items of the one, where they are known.
-        labels_b: those of the other.
-    """
-    found = []
-    for model, scores in a.scores.items():
-        others = {(each.benchmark, each.judge): each for each in b.scores.get(model, [])}
-        for score in scores:
-            if (other := others.get((score.benchmark, score.judge))) is not None:
-                benchmark = _benchmark(a, score)
-                mine, theirs = (_items(labels, model, score) for labels in (labels_a, labels_b))
-                found.append(_rate(model, benchmark, score, other, mine, theirs))
-    paired = [i for i, each in enumerate(found) if each.p_value is not None]
-    adjusted = holm([p for each in found if (p := each.p_value) is not None])
-    for i, p_value in zip(paired, adjusted, strict=True):
-        found[i] = replace(found[i], p_value=p_value, agrees=p_value >= LEVEL)
-    return found
-
-
-def _rate(model: str, benchmark: Benchmark, a: Score, b: Score, mine: Sequence[Item], theirs: Sequence[Item]) -> RateDifference:
-    names = (model, a.benchmark, a.metric, a.judge, a, b)
-    if mine and theirs:
-        try:
-            paired = compare(benchmark, "second", theirs, "first", mine)
-        except DataError:  # of other items
-            pass
-        else:
-            return RateDifference(*names, paired.difference, paired.ci95, paired.p_value, paired.test, paired.p_value >= LEVEL)
-    difference = b.value - a.value
-    low = difference - math.hypot(b.value - b.ci95[0], a.ci95[1] - a.value)
-    high = difference + math.hypot(b.ci95[1] - b.value, a.value - a.ci95[0])
-    same = (a.value, a.n) == (b.value, b.n)
-    return RateDifference(*names, difference, (low, high), None, "equal" if same else "intervals", same or low <= 0 <= high)
-
-
-def _benchmark(results: Results, score: Score) -> Benchmark:
-    """The benchmark of a rate, with its judge as the only one."""
-    setup = results.benchmarks[score.benchmark]
-    if score.judge == TASK_JUDGE or setup.decoding is None:
-        return Task(score.benchmark, setup.kind, (score.judge,))
-    how = setup.decoding
-    return Benchmark(score.benchmark, setup.kind, (score.judge,), how.max_new_tokens, how.temperature, how.samples, how.seed, how.system)
-
-
-def _items(labels: Labels | None, model: str, score: Score) -> list[Item]:
-    return [item for item in (labels or {}).get(model, []) if item.benchmark == score.benchmark and score.judge in item.labels]

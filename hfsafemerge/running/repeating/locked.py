@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,9 +11,12 @@ from hfsafemerge.recipe import PushSpec
 
 LOCK, FORMAT = "hfsafemerge.lock.json", 2
 SCHEMA = "https://github.com/hfsafemerge/hfsafemerge/blob/main/hfsafemerge/schemas/lock.schema.json"
+DEEPEST = 40  # levels of a lock's JSON
 COMMIT = r"^[0-9a-f]{40}$"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Made = Literal["generate", "calibrate", "search", "merge", "evaluate"]
+MADE: tuple[Made, ...] = get_args(Made)
 
 
 class LockPart(BaseModel):
@@ -81,11 +84,11 @@ class LockedScores(LockPart):
     digest: Digest
     """SHA-256 of scores.json, as JSON with sorted keys and no spaces."""
     items: dict[str, dict[str, Digest]]
-    """By model and benchmark, the SHA-256 of all labels and hashes of replies; they themselves are not published."""
+    """By model and benchmark, the SHA-256 of all labels and hashes of replies, as labels.json has them."""
 
 
 class Device(LockPart):
-    """What computed, as far as results may depend on it. It is noted when the run is pushed."""
+    """The processor or the GPU that computed, as far as results may depend on it."""
 
     type: Literal["cpu", "cuda"]
     name: str
@@ -94,8 +97,14 @@ class Device(LockPart):
     """Which instructions it has: AVX2, AVX512; or the compute capability of the GPU."""
     threads: Annotated[int, Field(gt=0)]
     """Of torch, on the CPU."""
-    dtype: str
-    """That models ran in."""
+
+
+class Machine(LockPart):
+    """On what a stage was done, as it was noted when the stage was finished."""
+
+    device: Device
+    packages: dict[str, str]
+    """The versions of what computes."""
 
 
 class LockedParameters(LockPart):
@@ -135,27 +144,34 @@ class Lock(LockPart):
     search: LockedSearch
     tensors: dict[str, Digest]
     """By name the SHA-256 of dtype, shape and bytes."""
+    files: dict[str, Digest]
+    """By name the SHA-256 of each small file of the model: configuration, generation settings, tokenizer, chat template."""
     scores: LockedScores
-    packages: dict[str, str]
-    """The versions of what computes."""
-    device: Device
+    made_on: dict[Made, Machine]
+    """By stage, on what it was done."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the file."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=False)
 
 
-def read_lock(file: Path, repo_id: str) -> Lock:
-    """The lock of a published model. Raises HubError for another format, and for what does not fit."""
+def read_lock(file: Path, name: str) -> Lock:
+    """The lock of a published model, or of a directory in which one is rebuilt.
+
+    Raises:
+        HubError: it is of another format, does not fit its schema, or is nested deeper than any lock.
+    """
     try:
         held = json.loads(file.read_text())
         known = held.get("format")
-    except (OSError, ValueError, AttributeError) as error:
-        raise HubError(f"{repo_id} has a {LOCK} that can't be read: {str(error).splitlines()[0]}.") from error
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise HubError(f"{name} has a {LOCK} that can't be read: {str(error).splitlines()[0]}.") from error
+    if _deeper(held, DEEPEST):
+        raise HubError(f"{name} has a {LOCK} that can't be read: it is nested more than {DEEPEST} deep. No lock is.")
     if known != FORMAT:
         raise HubError(
-            f"{repo_id} has a {LOCK} of format {known}, and this version reads format {FORMAT}. Rebuild it with hfsafemerge "
-            f"{held.get('version', 'of another version')}, or have its maker push the run again."
+            f"{name} has a {LOCK} of format {_short(known)}, and this version reads format {FORMAT}. Rebuild it with hfsafemerge "
+            f"{_short(held.get('version', 'of another version'))}, or have its maker push the run again."
         )
     try:
         lock = Lock.model_validate(held)
@@ -164,7 +180,21 @@ def read_lock(file: Path, repo_id: str) -> Lock:
     except ValidationError as error:
         first = error.errors()[0]
         raise HubError(
-            f"{repo_id} has a {LOCK} that can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}. "
+            f"{name} has a {LOCK} that can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}. "
             "It needs another version of hfsafemerge."
         ) from error
     return lock
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether a JSON value holds others within each other more than so many deep."""
+    inner = [value]
+    for _ in range(most):
+        inner = [
+            each for found in inner if isinstance(found, dict | list) for each in (found.values() if isinstance(found, dict) else found)
+        ]
+    return bool(inner)
+
+
+def _short(value: Any) -> str:
+    return str(value)[:40]

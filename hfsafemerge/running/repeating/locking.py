@@ -1,31 +1,28 @@
 """hfsafemerge.lock.json is written: what a run was made of and what came of it."""
 
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hfsafemerge import __version__
 from hfsafemerge.checkpoint import Checkpoint, digests
+from hfsafemerge.errors import RunError
 from hfsafemerge.examples import load_examples
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.running.calibrating import CALIBRATION
+from hfsafemerge.running.doing import MACHINE
 from hfsafemerge.running.evaluating import LABELS, SCORES
-from hfsafemerge.running.merging import MODEL, device_of
+from hfsafemerge.running.merging import MODEL
 from hfsafemerge.running.repeating.digesting import digest_of, of_items, of_rows, of_trajectory
-from hfsafemerge.running.repeating.locked import FORMAT, LOCK, SCHEMA, Lock, LockedDataset, LockedModel, LockPart
+from hfsafemerge.running.repeating.locked import FORMAT, LOCK, MADE, SCHEMA, Lock, LockedDataset, LockedModel, LockPart
+from hfsafemerge.running.repeating.small_files import small_digests
 from hfsafemerge.running.searching import LOG
 from hfsafemerge.searching import read_candidates
 
 if TYPE_CHECKING:
     from hfsafemerge.running.directory import Run
 
-__all__ = ["LOCK", "device", "lock", "rows_of", "versions"]
-
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "cma", "numpy")
+__all__ = ["LOCK", "lock", "made_on", "rows_of"]
 
 
 def lock(
@@ -39,7 +36,16 @@ def lock(
         checked: check.json, with public references.
         chosen: parameters.json.
         published: by kind, where the run's own data are published.
+
+    Raises:
+        RunError: run.json does not say on what a stage was done.
     """
+    made = made_on(run)
+    if unknown := [name for name in MADE if name in run.seconds() and name not in made]:
+        raise RunError(
+            f"{run.directory / 'run.json'} does not say on what {', '.join(unknown)} was done, as earlier versions did not. Delete "
+            "it to do the stages again."
+        )
     candidates = read_candidates(run.directory / LOG)
     held = {
         "$schema": SCHEMA,
@@ -55,9 +61,9 @@ def lock(
         "parameters": chosen,
         "search": {"candidates": len(candidates), "digest": of_trajectory(candidates)},
         "tensors": digests(Checkpoint(run.directory / MODEL)),
+        "files": small_digests(run.directory / MODEL),
         "scores": {"digest": digest_of(run.read(SCORES)), "items": of_items(run.read(LABELS))},
-        "packages": versions(),
-        "device": device(recipe.compute.dtype, checked["models"]["base"]["dtypes"], device_of(run.recipe.compute.device)),
+        "made_on": made,
     }
     return Lock.model_validate(held).to_json()
 
@@ -76,35 +82,7 @@ def rows_of(directory: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def versions() -> dict[str, str]:
-    """The versions of what computes."""
-    here = {"hfsafemerge": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    return here | {package: metadata.version(package) for package in PACKAGES}
-
-
-def device(dtype: str, weights: str, where: str) -> dict[str, Any]:
-    """What computes here, as far as results may depend on it.
-
-    Args:
-        dtype: that the recipe wants models to run in; auto is that of their weights.
-        weights: the dtype of the base's weights.
-        where: cpu, cuda or cuda:1.
-    """
-    on_gpu = where.startswith("cuda")
-    name = torch.cuda.get_device_name(where) if on_gpu else _processor()
-    capability = ".".join(map(str, torch.cuda.get_device_capability(where))) if on_gpu else torch.backends.cpu.get_cpu_capability()
-    return {
-        "type": "cuda" if on_gpu else "cpu",
-        "name": name,
-        "capability": capability,
-        "threads": torch.get_num_threads(),
-        "dtype": weights if dtype == "auto" else dtype,
-    }
-
-
-def _processor() -> str:
-    """What the processor calls itself; Linux alone tells more than its architecture."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def made_on(run: "Run") -> dict[str, dict[str, Any]]:
+    """By stage, on what it was done, as run.json notes it; none of a stage that is not done."""
+    known = {name: entry for name, entry in run.manifest["stages"].items() if entry.get("finished")}
+    return {name: known[name][MACHINE] for name in MADE if MACHINE in known.get(name, {})}

@@ -9,19 +9,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from hfsafemerge import hub
-from hfsafemerge.checkpoint import atomic_folder
+from hfsafemerge.checkpoint import Checkpoint, TensorInfo, atomic_folder
 from hfsafemerge.dataset_card import ROWS
 from hfsafemerge.errors import DataError, HubError, NotReproduced, RunError
 from hfsafemerge.examples import Kind, load_examples, save_examples
 from hfsafemerge.lm_eval_tasks import require_tasks
-from hfsafemerge.recipe import Recipe, fingerprint
+from hfsafemerge.recipe import ModelRef, Recipe, fingerprint
 from hfsafemerge.running import inputs
 from hfsafemerge.running.calibrating import calibrate, importance
 from hfsafemerge.running.directory import Listener, Run, write_json
 from hfsafemerge.running.evaluating import evaluate
+from hfsafemerge.running.events import silent
 from hfsafemerge.running.merging import MODEL, write_merge
 from hfsafemerge.running.repeating.digesting import digest_of, of_rows
-from hfsafemerge.running.repeating.locked import COMMIT, LOCK, Lock
+from hfsafemerge.running.repeating.locked import COMMIT, LOCK, Lock, read_lock
 from hfsafemerge.running.repeating.repeatable import recipe_of, roles_of
 from hfsafemerge.running.searching import choose, search
 from hfsafemerge.running.stages import Stage
@@ -32,16 +33,41 @@ class Rebuilt(Run):
 
     RECIPE = "rebuilt.yaml"
 
-    def __init__(self, lock: Lock, recipe: Recipe, directory: Path, listener: Listener) -> None:
-        """Open the directory for the lock, or make it. Raises RunError when it holds something else."""
-        self.lock, self._digest = lock, digest_of(lock.to_json())
+    def __init__(
+        self, lock: Lock, recipe: Recipe, directory: Path, listener: Listener = silent, *, of: str = "", writes: bool = True
+    ) -> None:
+        """Open the directory for the lock, or make it.
+
+        Args:
+            lock: says all that is done.
+            recipe: what of the lock's is repeated.
+            directory: where.
+            listener: is told every event.
+            of: the published model, as namespace/name@commit; needed where anything is made.
+            writes: whether opening may write.
+
+        Raises:
+            RunError: it holds something else.
+        """
+        self.lock, self.repo_id, self.commit, self._digest = lock, *of.partition("@")[::2], digest_of(lock.to_json())
         if (directory / Run.RECIPE).exists():
             raise RunError(f"{directory} holds a run of your own. Choose another with --directory.")
-        super().__init__(recipe, directory, listener)
+        super().__init__(recipe, directory, listener, writes=writes)
         known = directory / LOCK
         if known.exists() and digest_of(self.read(LOCK)) != self._digest:
             raise RunError(f"{directory} holds another model or revision that was rebuilt. Choose another with --directory.")
-        write_json(known, lock.to_json())
+        if writes:
+            write_json(known, lock.to_json())
+
+    @classmethod
+    def opened(cls, directory: Path) -> "Rebuilt":
+        """What was kept in a directory, to be read. Raises HubError, RunError."""
+        lock = read_lock(directory / LOCK, str(directory))
+        return cls(lock, Recipe.load(directory / cls.RECIPE), directory, writes=False)
+
+    def published(self) -> Checkpoint:
+        """The published weights, downloaded where needed. Raises as `hub.pull` does."""
+        return Checkpoint(hub.pull(ModelRef(repo_id=self.repo_id), self.commit))
 
     def fingerprint(self, name: str) -> str:
         """What the result of a stage follows from: the lock."""
@@ -58,8 +84,8 @@ class Rebuilt(Run):
             Stage("check", work(_check), (), ()),
             *([Stage("calibrate", work(_calibrate), ("check",), ())] if calibrated else []),
             Stage("merge", work(_merge), (ready,), ()),
-            Stage("evaluate", work(_evaluate), ("merge",), ()),
             Stage("search", work(_search), (ready,), ()),
+            Stage("evaluate", work(_evaluate), ("merge",), ()),
         )
         return {stage.name: stage for stage in found}
 
@@ -80,7 +106,23 @@ def _merge(run: Rebuilt) -> None:
     sources = {name: inputs.source(run, name) for name in run.recipe.models}
     with atomic_folder(run.directory / MODEL) as part:
         chosen = run.lock.parameters.model_dump()
-        write_merge(run.recipe, chosen, sources, part, partial(run.emit, "tensors merged"), importance(run))
+        write_merge(run.recipe, chosen, sources, part, partial(run.emit, "tensors merged"), importance(run), partial(_accept, run))
+
+
+def _accept(run: Rebuilt, made: Mapping[str, TensorInfo]) -> None:
+    """Raise NotReproduced for other tensors than the published ones: who wrote the lock could fill this machine's disk with them."""
+    there = run.published().tensors
+    if other := sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name)):
+        how = " and ".join(
+            f"{info.dtype} {list(info.shape)} {where}" if (info := found.get(other[0])) else f"none {where}"
+            for where, found in (("there", there), ("here", made))
+        )
+        raise NotReproduced(
+            f"{run.repo_id}: its lock would make {len(made)} tensors, and {len(there)} are published; {len(other)} of them are not the "
+            f"same, such as {other[0]!r}: {how}. Nothing was written."
+        )
+    if unlike := sorted(made.keys() ^ run.lock.tensors.keys()):
+        raise NotReproduced(f"{run.repo_id}: its lock has no digests for what it makes, or some of others, such as {unlike[0]!r}.")
 
 
 def _search(run: Rebuilt) -> None:
@@ -127,7 +169,7 @@ def _fetch(run: Rebuilt, kinds: Sequence[Kind]) -> None:
         save_examples(file, examples)
 
 
-def open_rebuilt(lock: Lock, repo_id: str, directory: Path, listener: Listener, *, search: bool, evaluate: bool) -> Rebuilt:
+def open_rebuilt(lock: Lock, repo_id: str, commit: str, directory: Path, listener: Listener, *, search: bool, evaluate: bool) -> Rebuilt:
     """The run that makes a published merge again, once its lock was found to read from the Hub alone.
 
     Raises:
@@ -142,7 +184,7 @@ def open_rebuilt(lock: Lock, repo_id: str, directory: Path, listener: Listener, 
         said = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault else str(error).splitlines()[0]
         raise HubError(f"{repo_id} has a {LOCK} that can't be read: {said}. It needs another version of hfsafemerge.") from error
     _refuse_others(lock, recipe, repo_id, evaluate=evaluate)
-    return Rebuilt(lock, recipe, directory, listener)
+    return Rebuilt(lock, recipe, directory, listener, of=f"{repo_id}@{commit}")
 
 
 def _refuse_others(lock: Lock, recipe: Recipe, repo_id: str, *, evaluate: bool) -> None:

@@ -3,7 +3,7 @@
 from hfsafemerge.recipe import DatasetRef, ModelRef, Recipe
 from hfsafemerge.running import inputs
 from hfsafemerge.running.candidates import stored_groups
-from hfsafemerge.running.repeating.locked import Lock
+from hfsafemerge.running.repeating.locked import Lock, Made
 
 CHANGES_BITS = ("dtype", "threads", "batch_tokens", "quantization")  # of compute; the rest is this machine's own affair
 MOST_THREADS = 4096  # that a lock may ask this machine for
@@ -20,7 +20,7 @@ def recipe_of(lock: Lock, *, search: bool, evaluate: bool) -> Recipe:
     """
     held = lock.recipe
     compute = {key: value for key, value in held.get("compute", {}).items() if key in CHANGES_BITS}
-    if lock.device.type == "cpu":
+    if all(lock.made_on[stage].device.type == "cpu" for stage in repeated(lock, search=search, evaluate=evaluate)):
         compute["device"] = "cpu"  # a GPU that is here rounds otherwise
     if not isinstance(threads := compute.get("threads", 1), int) or threads > MOST_THREADS:
         raise ValueError(f"compute.threads is {threads}")
@@ -45,6 +45,12 @@ def recipe_of(lock: Lock, *, search: bool, evaluate: bool) -> Recipe:
         raise ValueError("its parameters are not of its recipe")
     stored_groups(lock.parameters.groups)
     return Recipe.model_validate(kept)
+
+
+def repeated(lock: Lock, *, search: bool, evaluate: bool) -> list[Made]:
+    """The stages that are done again."""
+    asked: dict[Made, bool] = {"calibrate": lock.calibration is not None, "merge": True, "search": search, "evaluate": evaluate}
+    return [stage for stage, wanted in asked.items() if wanted]
 
 
 def roles_of(recipe: Recipe, *, evaluate: bool) -> tuple[dict[str, ModelRef], dict[str, DatasetRef]]:

@@ -3,86 +3,62 @@
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from hfsafemerge import hub
-from hfsafemerge.card import percent
 from hfsafemerge.checkpoint import Checkpoint, digests
-from hfsafemerge.errors import NotReproduced, SearchError
-from hfsafemerge.evaluation import Results
-from hfsafemerge.recipe import ModelRef
+from hfsafemerge.errors import HubError
 from hfsafemerge.running.calibrating import CALIBRATION, SCORED
-from hfsafemerge.running.evaluating import LABELS, SCORES
 from hfsafemerge.running.events import Event, Listener, attention, silent
-from hfsafemerge.running.merging import MODEL, device_of
-from hfsafemerge.running.repeating.agreeing import other_candidate, other_entries, other_settings, rates
-from hfsafemerge.running.repeating.digesting import digest_of, of_items, of_trajectory
-from hfsafemerge.running.repeating.locked import LOCK, read_lock
-from hfsafemerge.running.repeating.locking import device, versions
-from hfsafemerge.running.repeating.published import items_of, published_candidates, published_labels, published_scores
+from hfsafemerge.running.merging import MODEL
+from hfsafemerge.running.notebook.progress import Progress
+from hfsafemerge.running.notebook.surroundings import threads, without_bars
+from hfsafemerge.running.repeating.agreeing import other_candidate, other_entries, other_settings
+from hfsafemerge.running.repeating.digesting import of_trajectory
+from hfsafemerge.running.repeating.findings import Finding, Reproduction
+from hfsafemerge.running.repeating.locked import LOCK, Made, read_lock
+from hfsafemerge.running.repeating.locking import made_on
+from hfsafemerge.running.repeating.published import published_candidates
+from hfsafemerge.running.repeating.rating import Outcome
 from hfsafemerge.running.repeating.rebuilding import Rebuilt, open_rebuilt
+from hfsafemerge.running.repeating.repeatable import repeated
+from hfsafemerge.running.repeating.rescoring import rescored
+from hfsafemerge.running.repeating.small_files import other_file, small_digests, unmade
 from hfsafemerge.running.searching import LOG, PARAMETERS
 from hfsafemerge.searching import read_candidates
 
 NAMED = 8  # differing tensors that are described; of the rest only the number is told
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was done again: what was published, what came out here, and whether they agree."""
-
-    what: str
-    published: str
-    here: str
-    agrees: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """What came of doing a published merge again."""
-
-    repo_id: str
-    commit: str
-    tensors: int
-    findings: tuple[Finding, ...] = ()
-    differences: tuple[str, ...] = ()
-    """A sentence or two about everything that does not agree; none where all does."""
-    environment: tuple[str, ...] = ()
-    """In which versions, and in what of the device, the places differ; that is no difference of the results."""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether everything that was done again agrees."""
-        return not self.differences
-
-    def require(self) -> "Reproduction":
-        """Itself. Raises NotReproduced where something does not agree."""
-        if self.differences:
-            raise NotReproduced(f"{self.repo_id}: {' '.join(self.differences)}")
-        return self
-
-    def to_json(self) -> dict[str, Any]:
-        """As `hfsafemerge reproduce --json` prints it."""
-        return {"agrees": self.agrees, **asdict(self)}
-
-
 def reproduce(
     repo_id: str,
     revision: str | None = None,
-    listener: Listener = silent,
+    listener: Listener | None = None,
     *,
     search: bool = False,
     evaluate: bool = False,
-    directory: Path | None = None,
+    directory: str | Path | None = None,
 ) -> Reproduction:
-    """Do a published merge again as `rebuild` does. Raises NotReproduced where something does not agree, and what `rebuild` raises."""
-    return rebuild(repo_id, revision, listener, search=search, evaluate=evaluate, directory=directory).require()
+    """Rebuild a published model from its lock and the Hub alone, compare it with the published one, and require that it is the same.
+
+    Args:
+        repo_id: the published model.
+        revision: a branch, tag or commit of it.
+        listener: is told every event, instead of showing progress; `hsm.silent` for nothing at all.
+        search: repeat the search too, from the published data, and compare every candidate.
+        evaluate: measure again too, and test whether the rates agree.
+        directory: where the rebuilt run is kept; the same call goes on there after a stop. By default a temporary folder.
+
+    Raises:
+        NotReproduced: something does not agree, and `result` of the error has all findings; or it was made from local folders.
+        HubError: the model or something it was made of can't be fetched, or its lock is not one.
+        DataError: the data that it was made with are not there any more.
+        RunError: the directory holds something else.
+    """
+    told = Progress() if listener is None else listener
+    return rebuild(repo_id, revision, told, search=search, evaluate=evaluate, directory=directory).require()
 
 
 def rebuild(
@@ -92,37 +68,28 @@ def rebuild(
     *,
     search: bool = False,
     evaluate: bool = False,
-    directory: Path | None = None,
+    directory: str | Path | None = None,
 ) -> Reproduction:
-    """Rebuild a published model from its lock and the Hub alone, and compare every tensor with the published one.
-
-    Args:
-        repo_id: the published model.
-        revision: a branch, tag or commit of it.
-        listener: told how far it is.
-        search: repeat the search too, from the published data, and compare every candidate.
-        evaluate: measure again too, and test whether the rates agree.
-        directory: where the rebuilt run is kept; the same call goes on there after a kill. By default a temporary folder.
+    """Do what `reproduce` does, and tell what came of it, whether or not it agrees.
 
     Raises:
-        HubError: the model or something it was made of can't be fetched, or its lock is not one.
-        DataError: the data that it was made with are not there any more.
-        NotReproduced: it was made from local folders, or measured by a server.
-        RunError: the directory holds something else.
+        NotReproduced: it was made from local folders, measured by a server, or its lock would make other tensors.
+        HubError, DataError, RunError: as `reproduce` does.
     """
     file, commit = hub.fetch(repo_id, LOCK, revision)
     lock = read_lock(file, repo_id)
     with _folder(directory) as folder, attention(listener):
-        run = open_rebuilt(lock, repo_id, folder, _telling(listener), search=search, evaluate=evaluate)
-        with _threads(run.recipe.compute.threads):
+        run = open_rebuilt(lock, repo_id, commit, folder, _telling(listener), search=search, evaluate=evaluate)
+        with threads(run.recipe.compute.threads), without_bars() if run.recipe.loads_models else nullcontext():
             for stage in ("merge", *(["search"] if search else []), *(["evaluate"] if evaluate else [])):
                 run.do(stage)
-            environment = _environment(run)
-        findings, differences = _weights(run, repo_id, commit, environment)
+        stages = repeated(lock, search=search, evaluate=evaluate)
+        findings, differences = _weights(run, _environment(run, [s for s in stages if s in ("calibrate", "merge")]))
         if search:
-            _add(findings, differences, _searched(run, repo_id, commit), environment)
+            _add(findings, differences, _searched(run, repo_id, commit), _environment(run, ["search"]))
         if evaluate:
-            _add(findings, differences, _measured(run, repo_id, commit), environment)
+            _add(findings, differences, rescored(run, repo_id, commit), _environment(run, ["evaluate"]))
+        environment = _environment(run, stages)
     return Reproduction(repo_id, commit, len(lock.tensors), tuple(findings), tuple(differences), tuple(environment))
 
 
@@ -134,22 +101,50 @@ def _add(findings: list[Finding], differences: list[str], found: Sequence[Findin
         differences += [*told, *([] if differences else [_versions(environment, ".")])]
 
 
-def _weights(run: Rebuilt, repo_id: str, commit: str, environment: Sequence[str]) -> tuple[list[Finding], list[str]]:
-    published, rebuilt = Checkpoint(hub.pull(ModelRef(repo_id=repo_id), commit)), Checkpoint(run.directory / MODEL)
+def _weights(run: Rebuilt, environment: Sequence[str]) -> tuple[list[Finding], list[str]]:
+    """What came of the level weights: tensors, and the small files beside them."""
+    published, rebuilt = run.published(), Checkpoint(run.directory / MODEL)
+    tensors, told = _tensors(run, published, rebuilt, environment)
+    files = _files(run, published)
+    wrong = [f"{each.what}: {each.detail}." for each in files if not each.agrees]
+    return [tensors, *files], [*told, *wrong, *([_versions(environment, ".")] if wrong and not told else [])]
+
+
+def _tensors(run: Rebuilt, published: Checkpoint, rebuilt: Checkpoint, environment: Sequence[str]) -> tuple[Finding, list[str]]:
     there, here, locked = digests(published), digests(rebuilt), run.lock.tensors
     names = sorted(there.keys() | here.keys() | locked.keys())
     differing = [name for name in names if there.get(name) != here.get(name)]
-    equal = Finding("weights", f"{len(there)} tensors", f"{len(here) - len(differing)} are equal bit for bit", not differing)
+    equal = Finding("weights", f"{len(there)} tensors", f"{len(here) - len(differing)} are equal bit for bit", "identical")
     if not differing:
         if wrong := [name for name in names if locked.get(name) != here.get(name)]:
             said = f"The lock gives other hashes of {len(wrong)} tensors, such as {wrong[0]}, than the published ones have."
-            return [replace(equal, agrees=False, detail=said)], [f"{said} It was changed after the push."]
-        return [equal], []
+            return replace(equal, outcome="differs", detail=said), [f"{said} It was changed after the push."]
+        return equal, []
     described = {name: other_entries(name, published, rebuilt) for name in differing[:NAMED]}
     told = "; ".join(f"{name}: {how}" for name, how in described.items())
     why = _why(run, changed=all(here.get(name) == locked.get(name) for name in differing), environment=environment)
     summary = f"{len(differing)} of {len(there)} tensors differ, such as {differing[0]}. {why} {told}."
-    return [replace(equal, detail=told)], [summary]
+    return replace(equal, outcome="differs", detail=told), [summary]
+
+
+def _files(run: Rebuilt, published: Checkpoint) -> list[Finding]:
+    """Configuration, tokenizer and chat template; and files that loaders would read, and the merge did not make."""
+    there, here, locked = small_digests(published.folder), small_digests(run.directory / MODEL), run.lock.files
+    names = sorted(there.keys() | here.keys() | locked.keys())
+    said = f"{len(there)} small files"
+    if differing := [name for name in names if there.get(name) != here.get(name)]:
+        told = "; ".join(other_file(name, published.folder, run.directory / MODEL) for name in differing)
+        why = "changed after the push" if all(here.get(name) == locked.get(name) for name in differing) else "not what the lock makes here"
+        found = [Finding("files", said, f"{len(here)}", "differs", f"{told}; {why}")]
+    elif wrong := [name for name in names if locked.get(name) != here.get(name)]:
+        found = [Finding("files", said, f"{len(here)}", "differs", f"the lock gives other hashes of {', '.join(wrong)}")]
+    else:
+        found = [Finding("files", said, "all are the same", "identical")]
+    weights = set(published.files.values())
+    if odd := unmade(hub.listing(run.repo_id, "model", run.commit), weights, here):
+        detail = f"loaders of models look for {', '.join(odd[:NAMED])}, which the merge did not make"
+        found.append(Finding("other files", f"{len(odd)} files", "", "differs", detail))
+    return found
 
 
 def _searched(run: Rebuilt, repo_id: str, commit: str) -> list[Finding]:
@@ -159,15 +154,16 @@ def _searched(run: Rebuilt, repo_id: str, commit: str) -> list[Finding]:
     if run.recipe.strategy.needs_data:
         try:
             there = published_candidates(repo_id, commit)
-        except SearchError as error:
-            return [Finding("search", said, f"{len(here)} candidates", False, f"the published {LOG} is damaged: {error}")]
+        except HubError as error:
+            return [Finding("search", said, f"{len(here)} candidates", "differs", str(error))]
         detail = other_candidate(there, here)
         if of_trajectory(there) != locked.digest:
             told = f"the published {LOG} is not the one of the lock: it was changed after the push"
             detail = f"{told}; what was searched here {'is' if again == locked.digest else 'is not either'}; {detail}"
-        found = [Finding("search", said, f"{len(here)} candidates", not detail and again == locked.digest, detail or "the same way")]
+        same: Outcome = "identical" if not detail and again == locked.digest else "differs"
+        found = [Finding("search", said, f"{len(here)} candidates", same, detail or "the same way")]
     else:
-        found = [Finding("search", "nothing was searched", "the parameters follow from the recipe", True)]
+        found = [Finding("search", "nothing was searched", "the parameters follow from the recipe", "identical")]
     mine = {key: chosen[key] for key in ("numbers", "options", "groups")}
     theirs = {key: getattr(run.lock.parameters, key) for key in mine}
     other = other_settings(theirs, mine)
@@ -176,20 +172,8 @@ def _searched(run: Rebuilt, repo_id: str, commit: str) -> list[Finding]:
     first = next(iter(other), "")
     detail = f"{len(other)} values differ{by}, such as {first}: {other[first][0]} there, {other[first][1]} here" if other else ""
     numbered = (run.lock.parameters.search.get("number"), chosen["search"]["number"])
-    return [*found, Finding("parameters", f"candidate {numbered[0]}", f"candidate {numbered[1]}", not other, detail)]
-
-
-def _measured(run: Rebuilt, repo_id: str, commit: str) -> list[Finding]:
-    there, here, labels = published_scores(repo_id, commit), Results.from_json(run.read(SCORES)), run.read(LABELS)
-    found = []
-    if digest_of(there) != run.lock.scores.digest:
-        found = [Finding(SCORES, "changed", "", False, f"the published {SCORES} is not the one of the lock: it was changed after the push")]
-    same, locked = of_items(labels), run.lock.scores.items
-    for each in rates(Results.from_json(there), here, published_labels(repo_id, commit), items_of(labels)):
-        again = same[each.model].get(each.benchmark) == locked.get(each.model, {}).get(each.benchmark)
-        detail = each.said + (", all labels and replies alike" if again else ", some labels or replies differ")
-        found.append(Finding(each.what, percent(asdict(each.a)), percent(asdict(each.b)), each.agrees, detail))
-    return found
+    outcome: Outcome = "differs" if other else "identical"
+    return [*found, Finding("parameters", f"candidate {numbered[0]}", f"candidate {numbered[1]}", outcome, detail)]
 
 
 def _telling(listener: Listener) -> Listener:
@@ -204,32 +188,28 @@ def _telling(listener: Listener) -> Listener:
 
 
 @contextmanager
-def _folder(directory: Path | None) -> Iterator[Path]:
+def _folder(directory: str | Path | None) -> Iterator[Path]:
     if directory is not None:
-        yield directory
+        yield Path(directory)
         return
     with tempfile.TemporaryDirectory(prefix="hfsafemerge-") as folder:
-        yield Path(folder) / "run"
+        try:
+            yield Path(folder) / "run"
+        except KeyboardInterrupt as stop:
+            stop.__notes__ = ["What was rebuilt is not kept. Name a directory to go on there after a stop."]
+            raise
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """On a CPU, sums of floats depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _environment(run: Rebuilt) -> list[str]:
-    """What computes here, where it is not what computed there."""
-    lock, compute = run.lock, run.recipe.compute
-    here = device(compute.dtype, lock.models["base"].dtypes, device_of(compute.device))
-    pairs = [(name, lock.packages.get(name), found) for name, found in versions().items()]
-    pairs += [(name, there, here[name]) for name, there in lock.device.model_dump().items()]
-    return [f"{name} {a} there, {b} here" for name, a, b in pairs if a != b]
+def _environment(run: Rebuilt, stages: Sequence[Made]) -> list[str]:
+    """On what these stages were done here, where that is not on what they were done there; the stages are named where not all are so."""
+    here, found = made_on(run), dict[str, list[str]]()
+    for stage in stages:
+        there = run.lock.made_on[stage].model_dump()
+        pairs = [(name, there[part].get(name), value) for part in ("packages", "device") for name, value in here[stage][part].items()]
+        for name, a, b in pairs:
+            if a != b:
+                found.setdefault(f"{name} {a} there, {b} here", []).append(stage)
+    return [said if len(of) == len(stages) else f"{said} ({', '.join(of)})" for said, of in found.items()]
 
 
 def _versions(environment: Sequence[str], end: str) -> str:

@@ -1,4 +1,4 @@
-"""Models and benchmarks as short texts name them: what a command or a notebook takes instead of a recipe."""
+"""Models, judges and benchmarks as short texts name them: what a command or a notebook takes instead of a recipe."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +30,11 @@ def model_ref(model: str | Path | ModelRef) -> ModelRef:
         return ModelRef(**asked)
     except ValidationError as error:
         raise RecipeError(explain(error, ModelRef, repr(text))) from error
+
+
+def judge_specs(models: Mapping[str, str | Path | ModelRef]) -> dict[str, Any]:
+    """What a recipe says under `judges`, for judges by name and what they judge with. Raises RecipeError as `model_ref` does."""
+    return {name: {"model": model_ref(model).model_dump(mode="json", exclude_defaults=True)} for name, model in models.items()}
 
 
 def evaluation_of(
