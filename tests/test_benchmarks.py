@@ -14,7 +14,6 @@ from test_cli import command
 
 from hfsafemerge import hub
 from hfsafemerge.benchmarking import BENCHMARKS, SUITES, with_registered
-from hfsafemerge.cli.evaluating import model_ref
 from hfsafemerge.cli.stages import show_scores
 from hfsafemerge.errors import Cancelled, DataError, RecipeError, RunError, UnknownName
 from hfsafemerge.evaluation import Results
@@ -26,6 +25,7 @@ from hfsafemerge.recipe import ModelRef, Recipe
 from hfsafemerge.running import Run, evaluate_models, inputs
 from hfsafemerge.running.comparing import names_of
 from hfsafemerge.running.measuring import Verdicts, measure
+from hfsafemerge.running.naming import model_ref
 
 HAZARDS = ("animal_abuse", "hate_speech,offensive_language", "violence,aiding_and_abetting,incitement")
 

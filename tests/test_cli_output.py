@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from huggingface_hub.cli._output import OutputFormat
 from test_cli_pages import EXAMPLES, call, formats_stay, parse  # noqa: F401 # fixtures
 from test_run import small
 
@@ -151,11 +152,12 @@ def _kept(stop):
     return stop
 
 
-def test_nothing_of_strangers_steers_the_terminal(with_error, capsys):
+def test_nothing_of_strangers_steers_the_terminal(with_error, capsys, formats_stay):  # noqa: F811
     from hfsafemerge.errors import HubError
 
     _, _, said = with_error(HubError("me/x has version \x1b[2J\x9b1m\u202e1.0."))
     assert said == "Error: me/x has version [2J1m1.0.\n"
+    out.set_mode(OutputFormat.human)
     out.table([{"what": "a\x1b]0;title\x07b"}])
     assert "a]0;titleb" in capsys.readouterr().out
 

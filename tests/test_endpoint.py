@@ -187,7 +187,11 @@ def test_it_works_where_a_loop_is_running_as_in_a_notebook():
 # --- faults that pass
 
 
-@pytest.mark.parametrize("fault", [*(Answer(s, {"error": "busy"}) for s in (408, 409, 429, 500, 502, 503, 529)), DROP], ids=repr)
+@pytest.mark.parametrize(
+    "fault",
+    [*(Answer(s, {"error": "busy"}) for s in (408, 409, 429, 500, 502, 503, 529)), DROP],
+    ids=lambda fault: getattr(fault, "status", "drop"),
+)
 def test_a_fault_that_passes_is_tried_again_after_waits_that_double(passing, fault):
     with serving(lambda request: fault if request.number < 3 else well(request)) as there:
         assert ask(model(there.url))[0].text == "reply 0"
@@ -212,6 +216,7 @@ def test_waits_are_shortened_by_chance_and_bounded(passing, monkeypatch):
         ("soon", 1),
         ("nan", 1),
     ],
+    ids=["7", "0.5", "too long", "in nine hours", "nine hours ago", "no time", "nan"],
 )
 def test_a_server_may_say_how_long_to_wait(passing, said, wait):
     with serving(lambda request: Answer(429, {}, {"retry-after": said}) if request.number == 0 else well(request)) as there:

@@ -76,6 +76,7 @@ def test_what_came_of_it(chromium: "Browser", space_app: App, finished: str) -> 
 def test_published_after_every_mistake(chromium: "Browser", space_app: App, finished: str, repo_name: str) -> None:
     context = visitor(chromium, space_app)
     page = open_page(context, finished)
+    sees(page, "#table", "merged")
     go(page, "results-next")
     sees(page, "#publish-needed", "Sign in with the button at the top")
     fill(page, "repo-name", repo_name)

@@ -60,8 +60,12 @@ def pull(
     if not all(found.exact for found in wanted):
         quiet_libraries()
     quiet_client()
-    for found in wanted:
-        _fetch(found, progress)
+    try:
+        for found in wanted:
+            _fetch(found, progress)
+    except KeyboardInterrupt as stop:
+        stop.add_note("The same command goes on from here.")
+        raise
     progress.close()
     out.table([{"repository": found.name, "commit": found.commit, "path": str(found.folder)} for found in wanted], id_key="path")
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]  # as in client
@@ -9,11 +10,11 @@ from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore
 from hfsafemerge.errors import HubError
 from hfsafemerge.hub import waiting
 from hfsafemerge.hub.client import status_of
-from hfsafemerge.hub.waiting import Done
 
 RETRIES = 4
 SPARE = 30  # seconds beyond one wait in vain that a step may take beside it
 LONGEST_WAIT = 300  # seconds; the Hub counts requests in windows of that length
+Done = TypeVar("Done")
 Notify = Callable[[str], None]
 
 

@@ -1,13 +1,9 @@
 """No request that waits for ever: the client's do, unless whoever calls it says otherwise."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from huggingface_hub.utils import get_session, httpx  # type: ignore[attr-defined]  # as in client
 
 SECONDS = 300.0  # that a request may wait for the next bytes; a commit of many files takes the Hub a minute or two
 TO_LOOK = 60.0  # that one which changes nothing may
-Done = TypeVar("Done")
 
 
 def bound_requests() -> None:
@@ -22,10 +18,3 @@ def _bound(request: httpx.Request) -> None:
     limit = min(SECONDS, TO_LOOK) if request.method in ("GET", "HEAD") else SECONDS
     limits = request.extensions.get("timeout", {})
     request.extensions["timeout"] = {what: limits.get(what) or limit for what in ("connect", "read", "write", "pool")}
-
-
-def insist(step: Callable[[], Done], notify: Callable[[str], None] | None = None) -> Done:
-    """Another name of `persist`."""
-    from hfsafemerge.hub.retrying import persist, say_nothing  # which needs what is above
-
-    return persist(step, notify or say_nothing)

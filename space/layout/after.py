@@ -2,6 +2,8 @@
 
 import gradio as gr
 
+from space import views
+from space.actions.results import NOTHING
 from space.layout.steps import Controls, buttons
 
 
@@ -48,7 +50,7 @@ def run() -> Controls:
 
 def results() -> Controls:
     """What came of it: table, plots, a chat with all models, and other points of the front."""
-    empty = gr.HTML(elem_id="results-empty")
+    empty = gr.HTML(views.note(NOTHING), elem_id="results-empty")
     with gr.Column(visible=False, elem_id="results") as section:
         table = gr.HTML(elem_id="table")
         plot = gr.HTML(elem_id="plot")

@@ -93,6 +93,9 @@ def _whole(there: Results, expected: Results | str, basis: Basis) -> Finding:
         return Finding("all of scores.json", "", "", "differs", expected)
     a, b = _told(there, basis), _told(expected, basis)
     other = {path: pair for path, pair in other_settings(a, b).items() if not close(*pair, _slack(path))}
+    for name in there.benchmarks.keys() & expected.benchmarks.keys():  # what steered the merge is no part of what is measured again
+        if missing := [note for note in expected.benchmarks[name].source.notes if note not in there.benchmarks[name].source.notes]:
+            other[f"benchmarks.{name}.source.notes"] = (None, missing[0])
     said = [f"{path}: {x!r} there, {y!r} expected" for path, (x, y) in list(other.items())[:NAMED]]
     more = [f"and {len(other) - NAMED} more"] if len(other) > NAMED else []
     detail = "; ".join([*said, *more]) or SAID[basis]
@@ -102,6 +105,8 @@ def _whole(there: Results, expected: Results | str, basis: Basis) -> Finding:
 def _told(results: Results, basis: Basis) -> dict[str, Any]:
     """What is compared of scores.json. Labels are published without categories, so that rates by category follow from none."""
     found = results.to_json()
+    for setup in found["benchmarks"].values():
+        del setup["source"]["notes"]
     if basis == "settings":
         pairs = [[each[key] for key in ("benchmark", "metric", "model", "other", "margin")] for each in found["comparisons"]]
         return {key: found[key] for key in SETTINGS} | {"comparisons": pairs}
