@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from space_server import CHROMIUM, CHROMIUM_OPTIONS, OAUTH, App, fill, go, sees, sign_in, start_app, stop_app, visitor, write_recipe
+from space_server import CHROMIUM, CHROMIUM_OPTIONS, OAUTH, App, fill, go, sees, sign_in, start_app, stop_app, visitor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 WIDTHS, MODES = (390, 1024, 1600), ("light", "dark")
 COLOURS = 144  # of a picture's palette
+TALLEST = 2400  # pixels of a picture; what is below is more of the same, such as the card
 RUN_TIME = 600_000  # milliseconds that the run may take beside other work
 NAME = "lab-merge"
 RECIPE = """name: lab-three
@@ -108,7 +109,7 @@ class Camera:
             print(f"{step}-{self.suffix}: {over} pixels too wide")
         height = self.page.evaluate("document.querySelector('footer').getBoundingClientRect().bottom + window.scrollY")
         size = self.page.viewport_size or {"width": 0}
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": height + 16}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(height + 16, TALLEST)}
         with Image.open(io.BytesIO(self.page.screenshot(full_page=True, clip=clip))) as picture:  # type: ignore[arg-type]
             picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(self.folder / f"{step}-{self.suffix}", optimize=True)
 
@@ -118,7 +119,10 @@ def before_a_run(page: "Page", camera: Camera) -> None:
     camera.take("models")
     page.get_by_label("Models from the Hub").click()
     page.locator("#step-method-button").click()
-    write_recipe(page, RECIPE)
+    page.locator("#recipe-section > button").click()
+    page.locator("#recipe .cm-content").fill(RECIPE)
+    page.wait_for_timeout(1000)  # as long as anybody takes between typing and leaving
+    page.locator("#recipe .cm-content").blur()
     page.wait_for_timeout(1000)
     page.locator("#step-models-button").click()
     sees(page, "#experts-list", "lab-reverse-expert")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfsafemerge.errors import HubError
-from space.environment import variables, without_secrets
+from space.environment import for_visitors, variables, without_secrets
 from space.job import Job, error_line
 
 
@@ -41,6 +41,6 @@ def answer(directory: Path, token: str | None, *words: object, timeout: float = 
     except subprocess.TimeoutExpired as error:
         raise HubError(f"The Hub did not answer within {timeout:g} seconds. Try again in a minute.") from error
     if done.returncode != 0:
-        said = error_line(without_secrets(done.stderr, token))
+        said = for_visitors(error_line(without_secrets(done.stderr, token)), directory)
         raise HubError(said or f"`hfsafemerge {words[0]}` stopped with exit code {done.returncode}.")
     return json.loads(done.stdout) if done.stdout.strip() else None

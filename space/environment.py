@@ -47,3 +47,11 @@ def _may_pass(name: str) -> bool:
 def without_secrets(text: str, token: str | None = None) -> str:
     """A text in which nothing stands that is or looks like a token: some faults of HTTP clients quote what was sent."""
     return TOKENS.sub("<token>", text.replace(token, "<token>") if token else text)
+
+
+def for_visitors(text: str, directory: Path) -> str:
+    """A text in which a Space's visitors are told where they sign in, and nothing of where its folders are."""
+    if not on_space():
+        return text
+    shorter = text.replace(f"{directory}/", "")
+    return shorter.replace("run `hf auth login` or set HF_TOKEN", "sign in with the button at the top of the page")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hfsafemerge.running import Event, stages
-from space.environment import without_secrets
+from space.environment import for_visitors, without_secrets
 from space.job import Job, error_line
 from space.queueing import QUEUE
 
@@ -48,7 +48,7 @@ class Status:
 def status(job: Job) -> Status:
     """Where the job is now."""
     alive = job.is_alive()  # first: whatever is read after the process has ended is final
-    log = without_secrets(tail(job.log, 12_000))
+    log = for_visitors(without_secrets(tail(job.log, 12_000)), job.directory)
     event = last_event(job.run / "events.jsonl")
     if event is None:
         lines = log.splitlines()

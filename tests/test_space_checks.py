@@ -91,7 +91,9 @@ def test_the_visitor_s_token_decides_what_is_seen(recipe: Recipe, on_space: None
     mine = Recipe.parse(recipe.to_yaml().replace("alice/lab-sums-expert", name))
     assert checks.look(mine, "hf_alice", CPU).problems == []
     for other in ("hf_bob", None):
-        assert "does not exist" in checks.look(mine, other, CPU).problems[0]
+        said = checks.look(mine, other, CPU).problems[0]
+        assert "does not exist" in said and "hf auth login" not in said
+        assert ("sign in with the button" in said) is (other is None)
 
 
 @pytest.mark.parametrize(

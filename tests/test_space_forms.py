@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from space_cases import SMALL
 
@@ -14,11 +14,20 @@ from hfsafemerge.lab.behaviour import ASK_DOMAIN, ASK_HARMFUL, PREFILL
 from hfsafemerge.lab.choices import IN_WORDS, LabChoices
 from hfsafemerge.merging import MERGE_METHODS
 from hfsafemerge.searching import SEARCH_STRATEGIES
+from space.accounts import on_space
 from space.actions import api, data, method, models, running
 from space.forms import parameters, presets, recipes, visitors
 from space.forms.fields import GUARDS, TOPICS, ExpertField
 
 pytestmark = pytest.mark.usefixtures("space_runs")
+
+
+def said_of(recipe: str) -> str:
+    """What the app says of a recipe."""
+    try:
+        return recipes.describe(visitors.parse(recipe, own_machine=not on_space()))
+    except HfSafeMergeError as error:
+        return str(error)
 
 
 def test_help_comes_from_the_registration() -> None:
@@ -52,6 +61,7 @@ def test_what_the_fields_do_not_change_stays_letter_for_letter() -> None:
         assert recipes.write(recipes.read(start), start) == start
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_what_is_written_is_read_back(data: st.DataObject) -> None:
     start = presets.preset("evomm")
@@ -103,7 +113,7 @@ def test_every_strategy_can_be_chosen_in_the_form(strategy: str) -> None:
     shipped = presets.preset("evomm")
     for name in SEARCH_STRATEGIES.get(strategy).methods or ("ties", "task_arithmetic", "slerp"):
         fields = recipes.with_strategy(recipes.with_method(recipes.read(shipped), name), strategy)
-        assert "is in order" in api.check(recipes.write(fields, shipped))
+        assert "is in order" in said_of(recipes.write(fields, shipped))
         ranges = fields.settings.get("ranges")
         assert ranges == ({"weight": [0.0, 1.0]} if strategy == "random_search" and name != "slerp" else None)
 
@@ -179,15 +189,15 @@ def test_every_choice_of_the_lab_is_a_recipe_or_says_why_not() -> None:
 
 
 def test_a_check_says_what_is_asked_for_or_what_is_wrong() -> None:
-    assert "ties merges sums into lab/aligned; cma_es chooses its numbers from safety and domain data" in api.check(SMALL)
-    assert "There is no key named 'mrge'. Did you mean 'merge'?" in api.check(SMALL.replace("merge:", "mrge:"))
-    assert "not plain YAML" in api.check("a: [")
-    assert "must be a mapping" in api.check("")
+    assert "ties merges sums into lab/aligned; cma_es chooses its numbers from safety and domain data" in said_of(SMALL)
+    assert "There is no key named 'mrge'. Did you mean 'merge'?" in said_of(SMALL.replace("merge:", "mrge:"))
+    assert "not plain YAML" in said_of("a: [")
+    assert "must be a mapping" in said_of("")
 
 
 def test_visitors_cannot_name_folders_of_the_machine(on_space: None) -> None:
     local = SMALL.replace("{repo_id: lab/world}", "{path: /etc/passwd}")
-    assert "names the local folder /etc/passwd" in api.check(local)
+    assert "names the local folder /etc/passwd" in said_of(local)
     assert "names the local folder" in running.begin("own", local, "pair", "ties", "cma_es", 60, None)[1]
     with pytest.raises(gr.Error, match="local folder"):
         api.start(local, None)
@@ -199,7 +209,7 @@ SERVER = "endpoint: {url: 'https://10.0.0.7/v1', key: OWNERS_SECRET}"
 @pytest.mark.parametrize("ref", ["lab/aligned", "lab/sums", "lab/guard"])
 def test_visitors_cannot_send_the_machine_to_a_server(on_space: None, ref: str) -> None:
     served = SMALL.replace(f"repo_id: {ref}", f"repo_id: {ref}, {SERVER}")
-    assert "names the server https://10.0.0.7/v1" in api.check(served)
+    assert "names the server https://10.0.0.7/v1" in said_of(served)
     assert "names the server" in running.begin("own", served, "pair", "ties", "cma_es", 60, None)[1]
     with pytest.raises(gr.Error, match="asks none for its visitors"):
         api.start(served, None)
@@ -207,10 +217,10 @@ def test_visitors_cannot_send_the_machine_to_a_server(on_space: None, ref: str) 
 
 def test_visitors_cannot_have_harmful_questions_written(on_space: None) -> None:
     written = SMALL.replace("questions: {repo_id: lab/prompts}", "writer: {repo_id: lab/writer}")
-    assert "which this app does not do for its visitors. Use ready prompts" in api.check(written)
+    assert "which this app does not do for its visitors. Use ready prompts" in said_of(written)
     with pytest.raises(gr.Error, match=r"data\.safety\.writer"):
         api.start(written, None)
-    assert "is in order" in api.check(SMALL)
+    assert "is in order" in said_of(SMALL)
 
 
 @pytest.mark.parametrize("kind", ["domain", "benign"])
@@ -223,16 +233,16 @@ def test_visitors_cannot_have_a_model_write_what_they_ask_for(on_space: None, ki
         return yaml.safe_dump(recipe)
 
     for words in ("an attack on {topic}", ASK_HARMFUL, ""):
-        assert f"data.{kind}.{part} lets a model write whatever it asks for" in api.check(asked(words))
+        assert f"data.{kind}.{part} lets a model write whatever it asks for" in said_of(asked(words))
     with pytest.raises(gr.Error, match=rf"data\.{kind}\.{part}"):
         api.start(asked("an attack on {topic}"), None)
-    assert "is in order" in api.check(asked({"prompt": ASK_DOMAIN, "prefill": PREFILL}[part]))
+    assert "is in order" in said_of(asked({"prompt": ASK_DOMAIN, "prefill": PREFILL}[part]))
     assert visitors.parse(asked("an attack on {topic}"), own_machine=True)
 
 
 def test_on_a_machine_of_ones_own_servers_and_writers_are_in_order() -> None:
     served = f"writer: {{repo_id: lab/writer, {SERVER}}}"
-    assert "is in order" in api.check(SMALL.replace("questions: {repo_id: lab/prompts}", served))
+    assert "is in order" in said_of(SMALL.replace("questions: {repo_id: lab/prompts}", served))
 
 
 def test_a_model_may_be_called_endpoint_or_path(on_space: None) -> None:
@@ -240,12 +250,12 @@ def test_a_model_may_be_called_endpoint_or_path(on_space: None) -> None:
         called = yaml.safe_load(SMALL)
         called["experts"][0]["name"] = name
         called["merge"]["parameters"] = {"normalize": False, "weight": {name: 0.5}}
-        assert "is in order" in api.check(yaml.safe_dump(called))
+        assert "is in order" in said_of(yaml.safe_dump(called))
 
 
 def test_benchmarks_and_tasks_are_counted() -> None:
     rows = "{kind: benign, dataset: {repo_id: lab/rows}, judges: [refusal_phrases]}"
-    assert "is measured on nothing." in api.check(SMALL)
-    assert "is measured on 2 tasks." in api.check(SMALL + "evaluation: {tasks: {gsm8k: {}, piqa: {}}}")
+    assert "is measured on nothing." in said_of(SMALL)
+    assert "is measured on 2 tasks." in said_of(SMALL + "evaluation: {tasks: {gsm8k: {}, piqa: {}}}")
     both = f"evaluation: {{benchmarks: {{mine: {rows}}}, tasks: {{gsm8k: {{}}}}}}"
-    assert "is measured on 1 benchmark and 1 task." in api.check(SMALL + both)
+    assert "is measured on 1 benchmark and 1 task." in said_of(SMALL + both)

@@ -74,8 +74,9 @@ def _refuse_others(repo_id: str, create_pr: bool, visitor: gr.OAuthToken | None)
 
 
 def _without_front_matter(card: str) -> str:
-    """The card as the Hub shows it: the metadata above it are not."""
-    return card.split("\n---\n", 1)[1] if card.startswith("---\n") and "\n---\n" in card else card
+    """The card as the Hub shows it, without the metadata above it; its pictures stand beside it there, and not here."""
+    text = card.split("\n---\n", 1)[1] if card.startswith("---\n") and "\n---\n" in card else card
+    return re.sub(r"!\[([^\]]*)\]\((?!https?:)[^)]*\)", r"*\1: a picture that is published beside the card.*", text)
 
 
 def publishing(job: Job) -> str:

@@ -53,6 +53,8 @@ def write(fields: Fields, start: str) -> str:
         return start
     if not fields.base.strip() or not any(each.model.strip() for each in fields.experts):
         raise RecipeError("Name the base and at least one expert, each as namespace/name.")
+    if fields.domain == "shown" and (without := [each.model for each in fields.experts if each.model.strip() and not each.topic.strip()]):
+        raise RecipeError(f"Say what {without[0]} is good at: it writes questions of its topic. Or choose other data for the skills.")
     recipe: dict[str, Any] = yaml.safe_load(start)
     if (fields.base, fields.experts) != (before.base, before.experts):
         recipe["name"] = "my-merge"

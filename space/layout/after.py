@@ -39,7 +39,15 @@ def run() -> Controls:
     )
     with gr.Accordion("Log", open=False, elem_id="log-section"):
         log = gr.Textbox(
-            show_label=False, container=False, lines=12, max_lines=12, interactive=False, buttons=["copy"], autoscroll=True, elem_id="log"
+            label="Log",
+            show_label=False,
+            container=False,
+            lines=12,
+            max_lines=12,
+            interactive=False,
+            buttons=["copy"],
+            autoscroll=True,
+            elem_id="log",
         )
     back, onward = buttons("run", "Next: the results", variant="secondary")
     return Controls(

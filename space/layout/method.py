@@ -36,6 +36,7 @@ def step() -> Controls:
             minimum=1,
             maximum=400,
             label="Candidates of the search",
+            info="A generation is always finished, so there may be a few more.",
             elem_id="evaluations",
             interactive=True,
         )
