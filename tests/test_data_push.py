@@ -333,12 +333,15 @@ def test_the_command_publishes_a_folder_and_says_where(folder, repo_name, hub_ur
     again = command("data", "push", folder, f"alice/{repo_name}", "--license", "mit", "--json", "--no-private")
     assert json.loads(again.stdout)["domain"]["commit"] == said["domain"]["commit"]
     assert not HfApi().dataset_info(f"alice/{repo_name}-domain").private
-    proposed = command("data", "push", folder, f"alice/{repo_name}", "--license", "apache-2.0", "--create-pr", "--json", HF_TOKEN="hf_bob")
+    proposed = command(
+        "data", "push", folder, f"alice/{repo_name}", "--license", "apache-2.0", "--create-pr", "--no-private", "--json", HF_TOKEN="hf_bob"
+    )
+    assert proposed.returncode == 0, proposed.stderr
     assert json.loads(proposed.stdout)["domain"]["pull_request"].endswith("/discussions/1")
     (folder / "safety.parquet").unlink()  # whose repository a stranger does not even see
     arguments = (folder, f"alice/{repo_name}", "--license", "apache-2.0", "--create-pr")
     stranger = command("data", "push", *arguments, HF_TOKEN="", HF_HOME=str(folder / "home"))
-    assert stranger.returncode == 1 and "needs a token. You are not signed in: run `hf auth login`" in stranger.stderr
+    assert stranger.returncode == 1 and "needs a token with write access: run `hf auth login`" in stranger.stderr
 
 
 def test_the_command_says_what_to_put_right(folder, repo_name, tmp_path):

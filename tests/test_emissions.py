@@ -49,7 +49,7 @@ def test_a_run_adds_up_its_stages(lab, tmp_path, monkeypatch):
     run.do("check")
     assert run.emissions() is None
 
-    monkeypatch.setattr("hfsafemerge.running.directory.measured", one_gram)
+    monkeypatch.setattr("hfsafemerge.running.doing.measured", one_gram)
     abroad = Run(recipe.changed({"compute.country": "DEU"}), tmp_path / "run")
     abroad.do("merge")
     assert abroad.emissions() is None  # the check was not measured
@@ -71,7 +71,7 @@ def one_gram(country, tell):
 def abroad(lab, tmp_path, monkeypatch):
     """Opens one run again and again, in a country where each attempt that is measured emits a gram."""
     recipe = lab_recipe("fixed", ("sums",), InFolder(lab), method="linear", strategy="fixed", use=(), ready={}, compare=False)
-    monkeypatch.setattr("hfsafemerge.running.directory.measured", one_gram)
+    monkeypatch.setattr("hfsafemerge.running.doing.measured", one_gram)
     return lambda listener=lambda event: None: Run(recipe.changed({"compute.country": "DEU"}), tmp_path / "run", listener)
 
 
@@ -91,7 +91,7 @@ def test_with_an_attempt_that_was_killed_nothing_is_known(abroad, monkeypatch):
 
     run = abroad(lambda event: run.cancel() if event.done == 1 else None)
     with monkeypatch.context() as patched, pytest.raises(Cancelled):
-        patched.setattr("hfsafemerge.running.directory.measured", killed)
+        patched.setattr("hfsafemerge.running.doing.measured", killed)
         run.do("check")
     again = abroad()
     again.do("check")
@@ -100,7 +100,7 @@ def test_with_an_attempt_that_was_killed_nothing_is_known(abroad, monkeypatch):
 
 def test_a_library_that_was_missing_at_first_spoils_no_figure(abroad, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("hfsafemerge.running.directory.measured", measured)
+        patched.setattr("hfsafemerge.running.doing.measured", measured)
         patched.setitem(sys.modules, "codecarbon", None)
         with pytest.raises(RecipeError, match="Install it"):
             abroad().do("check")

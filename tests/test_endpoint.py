@@ -654,4 +654,4 @@ def test_a_served_model_of_the_hub_brings_its_commit_and_licence(lab_on_hub, tmp
     ref = inputs.model_roles(recipe)["judge llama_guard"]
     assert hub.look_up(ref).license == "apache-2.0"
     with pytest.raises(HubError):
-        hub.model_license(ref.model_copy(update={"repo_id": "nobody/nothing"}), "main")
+        hub.look_up(ref.model_copy(update={"repo_id": "nobody/nothing"}))

@@ -280,7 +280,7 @@ def test_publishing_hands_on_what_was_asked(space_runs: Path, job_commands: Call
     job = finished_job(space_runs)
     job_commands(
         "import json, pathlib, sys; print(*sys.argv[1:])\n"
-        "(pathlib.Path(sys.argv[2]) / 'pushed.json').write_text(json.dumps({'model': {'url': 'http://hub/me/merge'}, 'private_because': ['Why <not>.']}))"
+        "(pathlib.Path(sys.argv[2]) / 'pushed.json').write_text(json.dumps({'model': {'url': 'http://hub/me/merge', 'pull_request': None}, 'private_because': ['Why <not>.']}))"
     )
     assert jobs.push(job.id, HERE, "me/merge", False, "hf_token", "mit") == "http://hub/me/merge"
     assert job.log.read_text().split() == ["push", str(job.run), "me/merge", "--no-private", "--license=mit"]
