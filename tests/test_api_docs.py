@@ -57,10 +57,15 @@ def test_what_is_pulled_is_told(lab_on_hub, working_directory):
 
 def test_a_preview_changes_nothing(lab_on_hub, repo_name, working_directory):
     recipe = small(lab_recipe("uniform", ("sums",), OnHub(lab_on_hub), method="linear", strategy="fixed", use=(), ready={}, compare=False))
-    run = hsm.run(recipe)
-    plan = run.preview(f"alice/{repo_name}", create_pr=True, commit_message="Better")
+    run, api, repo_id = hsm.run(recipe), HfApi(), f"alice/{repo_name}"
+    with pytest.raises(HubError, match="does not exist.*no pull request can be opened there"):
+        run.preview(repo_id, create_pr=True)
+    assert not api.repo_exists(repo_id)
+    api.create_repo(repo_id, private=True)
+    before = api.model_info(repo_id).sha
+    plan = run.preview(repo_id, create_pr=True, commit_message="Better")
     assert plan.preview.create_pr and plan.preview.commit_message == "Better" and "a pull request" in repr(plan)
-    assert run.recipe.push is None and not HfApi().repo_exists(f"alice/{repo_name}")
+    assert run.recipe.push is None and api.model_info(repo_id).sha == before and not list(api.get_repo_discussions(repo_id))
     with pytest.raises(RecipeError, match="leave revision out"):
         run.push(f"alice/{repo_name}", create_pr=True, revision="v2")
     with pytest.raises(RecipeError, match="brnch"):
