@@ -58,7 +58,7 @@ def test_what_is_pulled_is_told(lab_on_hub, working_directory):
 def test_a_preview_changes_nothing(lab_on_hub, repo_name, working_directory):
     recipe = small(lab_recipe("uniform", ("sums",), OnHub(lab_on_hub), method="linear", strategy="fixed", use=(), ready={}, compare=False))
     run, api, repo_id = hsm.run(recipe), HfApi(), f"alice/{repo_name}"
-    with pytest.raises(HubError, match="does not exist.*no pull request can be opened there"):
+    with pytest.raises(HubError, match="no pull request can be opened there"):
         run.preview(repo_id, create_pr=True)
     assert not api.repo_exists(repo_id)
     api.create_repo(repo_id, private=True)
