@@ -153,7 +153,7 @@ def matrix(server, model: str, data: str, folder: Path, count: int) -> list[dict
                 if outcome != "finished by itself":
                     try:
                         second = "finished" if check_and_pull(model, data) == PROMPTS else "other rows"
-                    except Exception as error:
+                    except Exception as error:  # counted as it is
                         second = f"{type(error).__name__}: {error}"
                 wrong += damaged(cache)
                 one_line = "\n" not in said

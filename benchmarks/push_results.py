@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, serve_with_faults(Path(folder) / "hub") as server:
         client.api.cache_clear()
         os.environ["HF_ENDPOINT"] = server.url
-        client.api = lambda: HfApi(endpoint=server.url, token="hf_alice")  # type: ignore[assignment]
+        client.api = lambda: HfApi(endpoint=server.url, token="hf_alice")  # type: ignore[assignment] # a client of this hub
         close_session()
         found = {"requests": requests(server, Path(folder)), "faults": matrix(server, Path(folder), sleep)}
     given.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -68,7 +68,7 @@ def requests(server: FaultyHub, folder: Path) -> dict[str, Any]:
         log = server.app.log[before:]
         counts[name] = {"requests": len(log), "received": sum(r.received for r in log), "sent": sum(r.sent for r in log)}
         if name == "first":
-            counts["log"] = [f"{request.method} {request.path}" for request in log]  # type: ignore[assignment]
+            counts["log"] = [f"{request.method} {request.path}" for request in log]  # type: ignore[assignment] # a client of this hub
     size = sum(map(len, [*model_of("alice/clean").values(), *data_of("alice/clean").values()]))
     assert problems(server.url, "alice/clean") == []
     return counts | {"fewest": sum(FEWEST.values()), "parts": FEWEST, "bytes": size}
@@ -117,7 +117,7 @@ def killed(server: FaultyHub, folder: Path, repo_id: str, fault: Fault, sleep: A
 
 def push_to(url: str, files: dict[str, Path], repo_id: str) -> None:
     """Push in a new process."""
-    client.api = lambda: HfApi(endpoint=url, token="hf_alice")  # type: ignore[assignment]
+    client.api = lambda: HfApi(endpoint=url, token="hf_alice")  # type: ignore[assignment] # a client of this hub
     push_model(files, repo_id)
 
 

@@ -110,7 +110,7 @@ class Camera:
         height = self.page.evaluate("document.querySelector('footer').getBoundingClientRect().bottom + window.scrollY")
         size = self.page.viewport_size or {"width": 0}
         clip = {"x": 0, "y": 0, "width": size["width"], "height": min(height + 16, TALLEST)}
-        with Image.open(io.BytesIO(self.page.screenshot(full_page=True, clip=clip))) as picture:  # type: ignore[arg-type]
+        with Image.open(io.BytesIO(self.page.screenshot(full_page=True, clip=clip))) as picture:  # type: ignore[arg-type] # a dict is taken
             picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE).save(self.folder / f"{step}-{self.suffix}", optimize=True)
 
 

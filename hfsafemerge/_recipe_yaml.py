@@ -28,7 +28,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"it uses the alias *{self.peek_event().anchor}; write the value out")  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"it uses the alias *{self.peek_event().anchor}; write the value out")  # type: ignore[no-untyped-call] # inherited
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

@@ -106,7 +106,7 @@ class AbsoluteGradients:
 
         handles = []
         for name, parameter in self._parameters.items():
-            handles.append(parameter.register_post_accumulate_grad_hook(hook(self._sums[name])))  # type: ignore[no-untyped-call]  # torch has no types for it
+            handles.append(parameter.register_post_accumulate_grad_hook(hook(self._sums[name])))
         try:
             yield
         finally:

@@ -70,7 +70,7 @@ def alignment_card(
         base_model_relation="merge" if any(ref.repo_id for ref in refs) else None,
         co2_eq_emissions=None if emissions is None else _emitted(emissions, recipe),
     )
-    front_matter = data.to_dict() | _model_index(recipe.name, results)  # type: ignore[no-untyped-call]
+    front_matter = data.to_dict() | _model_index(recipe.name, results)
     return render(
         Path(__file__).parent / "templates",
         "alignment_card.md.jinja",

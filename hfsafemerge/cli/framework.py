@@ -61,7 +61,7 @@ class Group(HFCliTyperGroup):
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             command = build_command(function, name=name, cls=Command, **kwargs)
-            command.topic = topic  # type: ignore[attr-defined]
+            command.topic = topic  # type: ignore[attr-defined] # as `hf` marks its own
             self.add_command(command, command.name)
             return function
 
@@ -71,7 +71,7 @@ class Group(HFCliTyperGroup):
         """The command that is meant. While a shell completes, what is typed so far need not be valid."""
         if ctx.resilient_parsing:
             return click.Group.resolve_command(self, ctx, list(args))
-        return super().resolve_command(ctx, args)  # type: ignore[arg-type]
+        return super().resolve_command(ctx, args)  # type: ignore[arg-type] # click says list, typer any sequence
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """As of a command."""

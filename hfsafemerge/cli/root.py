@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 from huggingface_hub import constants
 from huggingface_hub.cli._framework import Argument, Option
-from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined] # exported without being listed
 
 from hfsafemerge import __version__
 from hfsafemerge.cli.completion import InstallOpt, ShowOpt

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from huggingface_hub import Collection
@@ -35,7 +36,7 @@ def collect(name: str, namespace: str, items: Sequence[tuple[str, ItemType]], *,
     held = {(item.item_id, item.item_type) for item in found.items}
     for item in items:
         if item not in held:
-            persist(lambda item=item: _add(found.slug, *item), notify)  # type: ignore[misc]
+            persist(partial(_add, found.slug, *item), notify)
     return str(found.url)
 
 

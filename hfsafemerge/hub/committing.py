@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -68,7 +69,7 @@ def upload_large(
     for number, operation in enumerate(missing):
         left = (time.monotonic() - began) / done * (total - done) if done else None
         progress(f"uploading {operation.path_in_repo}; {in_words(done)} of {in_words(total)} are up", number, len(missing), left)
-        persist(lambda operation=operation: _preupload(place, operation, create_pr), notify)  # type: ignore[misc]
+        persist(partial(_preupload, place, operation, create_pr), notify)
         done += operation.upload_info.size
     if missing:
         progress(f"{in_words(total)} of large files are up", len(missing), len(missing), 0.0)

@@ -71,7 +71,7 @@ def download(
     try:
         all_at_once([partial(persist, partial(fetch, name), notify) for name in missing], AT_ONCE, came.stop, came.report)
     except (KeyboardInterrupt, Cancelled):
-        abort_xet_session()  # type: ignore[no-untyped-call]
+        abort_xet_session()
         raise
     verify(root, folder, files)
     return folder
@@ -98,7 +98,7 @@ class _Came:
 
         class Bar(tqdm):
             def __init__(self, *args: Any, **settings: Any) -> None:
-                super().__init__(*args, **(settings | {"disable": True}))  # type: ignore[no-untyped-call]
+                super().__init__(*args, **(settings | {"disable": True}))  # type: ignore[no-untyped-call] # inherited
 
             def update(self, n: float | None = 1) -> None:
                 came.stop.require_wanted()

@@ -35,7 +35,7 @@ def space_files(root: Path | None = None) -> dict[str, Path]:
 def front_matter(files: Mapping[str, Path]) -> dict[str, Any]:
     """What the README.md says of the Space. Raises HubError for what could not be served."""
     try:
-        found: dict[str, Any] = SpaceCard(files["README.md"].read_text(encoding="utf-8")).data.to_dict()  # type: ignore[no-untyped-call]
+        found: dict[str, Any] = SpaceCard(files["README.md"].read_text(encoding="utf-8")).data.to_dict()
     except (ValueError, OSError, yaml.YAMLError) as error:
         raise HubError(f"The front matter of {files['README.md']} can't be read: {client.first_line(error)}") from error
     if found.get("sdk") != "gradio" or found.get("app_file") not in files:

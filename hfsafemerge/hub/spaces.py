@@ -189,7 +189,7 @@ def _set_hardware(wanted: Deployment) -> str:
     with client.hub_errors(f"the hardware of {wanted.repo_id}"):
         runtime = api.get_space_runtime(wanted.repo_id)
         if wanted.hardware is not None and wanted.hardware != (runtime.requested_hardware or runtime.hardware):
-            runtime = api.request_space_hardware(wanted.repo_id, wanted.hardware, sleep_time=wanted.sleep_time)  # type: ignore[arg-type]
+            runtime = api.request_space_hardware(wanted.repo_id, wanted.hardware, sleep_time=wanted.sleep_time)  # type: ignore[arg-type] # as above
         elif wanted.sleep_time is not None and wanted.sleep_time != (runtime.sleep_time or -1):
             runtime = api.set_space_sleep_time(wanted.repo_id, wanted.sleep_time)
     return str(runtime.requested_hardware or runtime.hardware or FREE)

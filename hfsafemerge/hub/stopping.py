@@ -47,7 +47,7 @@ def all_at_once(steps: Sequence[Callable[[], object]], threads: int, stop: Stop,
                 try:
                     step()
                     ended.put(None)
-                except BaseException as error:
+                except BaseException as error:  # raised by who waits
                     ended.put(error)
 
     for _ in range(min(threads, len(steps))):
@@ -61,6 +61,6 @@ def all_at_once(steps: Sequence[Callable[[], object]], threads: int, stop: Stop,
                 if error is not None:
                     raise error
             beat()
-    except BaseException:
+    except BaseException:  # the threads shall not go on by themselves
         stop.asked = True
         raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hfsafemerge.errors import HubError
 from hfsafemerge.hub import client
@@ -37,7 +38,7 @@ def check_target(places: Sequence[Place], *, tags: Mapping[str, str] | None = No
         HubError: the push would be refused; the first reason that was found.
     """
     persist(lambda: check_can_write([place.repo_id for place in places if not place.pull_request]), notify)
-    return [persist(lambda place=place: _check(place, (tags or {}).get(place.repo_id)), notify) for place in places]  # type: ignore[misc]
+    return [persist(partial(_check, place, (tags or {}).get(place.repo_id)), notify) for place in places]
 
 
 def check_collection(name: str, notify: Notify = say_nothing) -> None:

@@ -148,7 +148,7 @@ def _beginning(answer: list[Message], size: int) -> Iterator[Message]:
 
 async def _cut(receive: Receive, connection: Send) -> None:
     """Close the connection of a request. ASGI has no word for it, so this reaches for what uvicorn's `send` is bound to."""
-    connection.__self__.transport.close()  # type: ignore[attr-defined]
+    connection.__self__.transport.close()  # type: ignore[attr-defined] # a bound method
     while (await receive())["type"] != "http.disconnect":  # or uvicorn would miss an answer
         pass
 

@@ -77,7 +77,7 @@ def merge_checkpoints(
                 except torch.OutOfMemoryError as error:
                     stopped.set()
                     raise RecipeError(f"{name} does not fit on {device} beside the others. Set --max-memory, or --device cpu.") from error
-                except BaseException:
+                except BaseException:  # the other workers stop too
                     stopped.set()
                     raise
         return len(names)
@@ -102,7 +102,7 @@ def begin_worker(device: str = "cpu") -> None:
     """Prepare a worker: the workers are the threads, so torch takes no further ones, and sums don't depend on how many there are."""
     torch.set_num_threads(1)
     if device != "cpu":  # a stream of the worker's own lets its copies overlap with the others' work
-        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+        torch.cuda.set_stream(torch.cuda.Stream(device))
 
 
 def sources_of(merger: TensorMerger, name: str, models: Mapping[str, Weights]) -> list[tuple[str, str]]:

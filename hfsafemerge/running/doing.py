@@ -60,7 +60,7 @@ def do_stage(run: "Run", stage: Stage, later: Sequence[str]) -> None:
             entry["unmeasured"] = True  # until the figure is in, which a killed attempt never gives
             _note(run)
             stage.work(run)
-    except BaseException as error:
+    except BaseException as error:  # whatever ended it, its time counts
         if isinstance(error, KeyboardInterrupt):
             error.add_note("The same command goes on from here.")
         with suppress(OSError):  # on a full disk, what filled it is the error to tell

@@ -75,7 +75,7 @@ def build_advanced(page: gr.Blocks, step: Controls) -> None:
     It is drawn anew when `redraw` changes, and not at each change of the recipe: that would take the focus from who types in it.
     """
 
-    @gr.render(inputs=[step.recipe, step.method, step.strategy], triggers=[page.load, step.redraw.change], show_progress="hidden")  # type: ignore[untyped-decorator]
+    @gr.render(inputs=[step.recipe, step.method, step.strategy], triggers=[page.load, step.redraw.change], show_progress="hidden")  # type: ignore[untyped-decorator] # gradio has no types for it
     def fields(recipe: str, method: str, strategy: str) -> None:
         known = recipes.read(recipe)
         groups = (

@@ -86,7 +86,7 @@ def step() -> Controls:
 def build_experts(step: Controls, keep: Mapping[str, Any]) -> None:
     """The list of experts: a row each, whose topic can be changed and which can be removed. `keep` writes them into the recipe."""
 
-    @gr.render(inputs=step.experts, show_progress="hidden")  # type: ignore[untyped-decorator]
+    @gr.render(inputs=step.experts, show_progress="hidden")  # type: ignore[untyped-decorator] # gradio has no types for it
     def rows(experts: Sequence[Sequence[str]]) -> None:
         if not experts:
             gr.HTML(views.help_text("None yet. Name one below, and add it."), elem_id="experts-none")

@@ -83,7 +83,7 @@ def rates(a: Results, b: Results, labels_a: Labels | None = None, labels_b: Labe
     """
     others, found = by_key(b), []
     for (model, *names), score in by_key(a).items():
-        if (other := others.get((model, *names))) is not None:  # type: ignore[arg-type]
+        if (other := others.get((model, *names))) is not None:  # type: ignore[arg-type] # four in all
             mine, theirs = (_items(labels, model, score) for labels in (labels_a, labels_b))
             found.append(_rate(model, benchmark_of(a, score), score, other, mine, theirs))
     paired = [i for i, each in enumerate(found) if each.p_value is not None]
@@ -103,9 +103,9 @@ def _rate(model: str, benchmark: Benchmark, a: Score, b: Score, mine: Sequence[I
         return RateDifference(*names, difference, (low, high), None, "numbers", "differs")
     if mine and theirs:
         if _alike(mine, theirs, a.judge):
-            same = not _other_numbers(a, b)
-            test, outcome = ("alike", "identical") if same else ("numbers", "differs")
-            return RateDifference(*names, difference, (0.0, 0.0) if same else (low, high), 1.0 if same else None, test, outcome)  # type: ignore[arg-type]
+            if _other_numbers(a, b):
+                return RateDifference(*names, difference, (low, high), None, "numbers", "differs")
+            return RateDifference(*names, difference, (0.0, 0.0), 1.0, "alike", "identical")
         try:
             paired = compare(benchmark, "second", theirs, "first", mine)
         except DataError:  # of other items
