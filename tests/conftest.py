@@ -14,13 +14,17 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from hfsafemerge.localhub.faults import FaultyHub
 
 # A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["space_server", "space_finished"]  # the app in a process, and a browser; a run that it has finished
+pytest_plugins = ["space_server", "space_finished", "published_runs"]  # the app and a browser; runs that are finished, and published
 
 ROOT = Path(__file__).parent.parent
 HUB_ROOT = tempfile.TemporaryDirectory(prefix="hfsafemerge-tests-")
@@ -83,6 +87,21 @@ def hub_url() -> str:
 
 
 @pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultyHub"]:
+    """A hub of the test's own that can be told to fail, with alice signed in; nobody waits before asking it again."""
+    from huggingface_hub import HfApi
+
+    from hfsafemerge.hub import client, retrying
+    from hfsafemerge.localhub.faults import serve_with_faults
+
+    with serve_with_faults(tmp_path / "hub") as found:
+        alice = HfApi(endpoint=found.url, token="hf_alice")
+        monkeypatch.setattr(client, "api", lambda: alice)
+        monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
+        yield found
+
+
+@pytest.fixture
 def repo_name() -> str:
     """A name that no other test uses."""
     return f"test-{secrets.token_hex(4)}"
@@ -136,3 +155,22 @@ def job_commands(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     from space import jobs
 
     return lambda code: monkeypatch.setattr(jobs, "command", lambda *words: [sys.executable, "-c", code, *map(str, words)])
+
+
+@pytest.fixture
+def long_jobs(job_commands: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """The Space's jobs take ten minutes, one at once unless the test allows more; what is left of them is ended."""
+    from space import jobs
+    from space.job import every_job
+
+    def allow(at_once: int) -> None:
+        monkeypatch.setattr(jobs, "at_once", lambda: at_once)
+
+    job_commands("import time; time.sleep(600)")
+    monkeypatch.setattr(jobs, "GRACE", 60.0)
+    allow(1)
+    yield allow
+    for job in every_job():
+        jobs.QUEUE.leave(job.id)
+    for job in every_job():
+        jobs.cancel(job.id, job.owner)

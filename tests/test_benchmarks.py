@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from test_cli import command
+from commands import command
 
 from hfsafemerge import hub
 from hfsafemerge.benchmarking import BENCHMARKS, SUITES, with_registered

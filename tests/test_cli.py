@@ -18,18 +18,6 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-def command(*arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "hfsafemerge", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=300,
-    )
-    assert "Traceback" not in done.stderr
-    return done
-
-
 def test_help_names_every_command_and_loads_nothing_heavy():
     done = command("--help")
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import command
 from huggingface_hub import HfApi
-from test_cli import command
 from test_dataset_card import examples
 from test_run import small
 

@@ -9,27 +9,17 @@ import warnings
 from pathlib import Path
 
 import pytest
+from commands import command
 from huggingface_hub import HfApi
-from test_cli import command
 
 from hfsafemerge import __version__
 from hfsafemerge.errors import HubError
-from hfsafemerge.hub import client, retrying
 from hfsafemerge.hub.space_files import front_matter, space_files
 from hfsafemerge.hub.spaces import MARKER, Deployment, deploy
-from hfsafemerge.localhub.faults import Fault, serve_with_faults
+from hfsafemerge.localhub.faults import Fault
 
 TOKEN = "hf_alice"
 README = "---\ntitle: t\nsdk: gradio\napp_file: app.py\n---\n# t\n"
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    with serve_with_faults(tmp_path / "hub") as found:
-        alice = HfApi(endpoint=found.url, token=TOKEN)
-        monkeypatch.setattr(client, "api", lambda: alice)
-        monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
-        yield found
 
 
 @pytest.fixture

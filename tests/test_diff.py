@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 import torch
+from commands import command
 from huggingface_hub import HfApi
-from published_runs import command, lab_run, published_run  # noqa: F401
+from published_runs import lab_run
 from safetensors.torch import load_file, save_file
 
 from hfsafemerge.errors import DataError, HubError, RunError
@@ -23,12 +24,12 @@ from hfsafemerge.searching import Candidate, Query, TermScore
 
 
 @pytest.fixture
-def copied(published_run, tmp_path):  # noqa: F811
+def copied(published_run, tmp_path):
     """A copy of the run's directory, to be changed."""
     return shutil.copytree(published_run[0].directory, tmp_path / "copy")
 
 
-def test_a_run_does_not_differ_from_itself_nor_from_what_it_published(published_run):  # noqa: F811
+def test_a_run_does_not_differ_from_itself_nor_from_what_it_published(published_run):
     run, name = published_run
     same = compare_runs(run.directory, run.directory)
     assert same.same and same.rows == () and same.unknown == ()
@@ -41,7 +42,7 @@ def test_a_run_does_not_differ_from_itself_nor_from_what_it_published(published_
     assert command("diff", run.directory, name, "-q").stdout == ""
 
 
-def test_every_part_that_differs_is_named(published_run, copied):  # noqa: F811
+def test_every_part_that_differs_is_named(published_run, copied):
     run, _ = published_run
     recipe = (copied / "recipe.yaml").read_text()
     assert "max_evaluations: 8" in recipe
@@ -98,7 +99,7 @@ def test_every_part_that_differs_is_named(published_run, copied):  # noqa: F811
     assert len(lines) == len(set(lines)) and not any(" " in line for line in lines) and "Hint" not in quiet.stderr
 
 
-def test_stages_that_were_done_elsewhere_are_named(published_run, copied):  # noqa: F811
+def test_stages_that_were_done_elsewhere_are_named(published_run, copied):
     known = json.loads((copied / "run.json").read_text())
     known["stages"]["search"]["machine"]["packages"]["torch"] = "1.0"
     known["stages"]["merge"]["machine"]["device"]["threads"] = 3
@@ -111,7 +112,7 @@ def test_stages_that_were_done_elsewhere_are_named(published_run, copied):  # no
     ]
 
 
-def test_a_run_that_has_just_begun_says_little(published_run, tmp_path):  # noqa: F811
+def test_a_run_that_has_just_begun_says_little(published_run, tmp_path):
     run, name = published_run
     (tmp_path / "begun").mkdir()
     shutil.copy(run.directory / "recipe.yaml", tmp_path / "begun")
@@ -123,7 +124,7 @@ def test_a_run_that_has_just_begun_says_little(published_run, tmp_path):  # noqa
     assert [file.name for file in (tmp_path / "begun").iterdir()] == ["recipe.yaml"]  # what is only read stays as it is
 
 
-def test_results_of_another_recipe_are_not_compared(published_run, copied):  # noqa: F811
+def test_results_of_another_recipe_are_not_compared(published_run, copied):
     recipe = (copied / "recipe.yaml").read_text()
     (copied / "recipe.yaml").write_text(recipe.replace("max_evaluations: 8", "max_evaluations: 9"))
     before = {file: file.stat().st_mtime_ns for file in copied.rglob("*")}
@@ -133,7 +134,7 @@ def test_results_of_another_recipe_are_not_compared(published_run, copied):  # n
     assert {file: file.stat().st_mtime_ns for file in copied.rglob("*")} == before
 
 
-def test_what_reproduce_keeps_is_compared(published_run, tmp_path):  # noqa: F811
+def test_what_reproduce_keeps_is_compared(published_run, tmp_path):
     run, name = published_run
     rebuild(name, directory=tmp_path / "again")
     found = compare_runs(tmp_path / "again", run.directory)
@@ -148,18 +149,18 @@ def test_what_reproduce_keeps_is_compared(published_run, tmp_path):  # noqa: F81
         ("alice/lab-aligned", HubError, "a file is missing|has no hfsafemerge.lock.json|hfsafemerge.lock.json"),
     ],
 )
-def test_what_is_neither_is_told(published_run, working_directory, other, error, message):  # noqa: F811
+def test_what_is_neither_is_told(published_run, working_directory, other, error, message):
     with pytest.raises(error, match=message):
         compare_runs(published_run[0].directory, other)
 
 
-def test_a_folder_that_is_no_run_is_told(published_run, tmp_path):  # noqa: F811
+def test_a_folder_that_is_no_run_is_told(published_run, tmp_path):
     with pytest.raises(RunError, match=r"has no recipe\.yaml"):
         compare_runs(published_run[0].directory, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rates_are_paired_where_items_are_the_same(published_run):  # noqa: F811
+def test_rates_are_paired_where_items_are_the_same(published_run):
     run, _ = published_run
     results, labels = Results.from_json(run.read("scores.json")), run.read("labels.json")
     items = items_of(labels)
@@ -185,7 +186,7 @@ def test_rates_are_paired_where_items_are_the_same(published_run):  # noqa: F811
     assert other.outcome == "differs" and "n" in other.said.split(" can't be")[0].split(", ")
 
 
-def test_rates_without_items_are_held_against_their_intervals(published_run):  # noqa: F811
+def test_rates_without_items_are_held_against_their_intervals(published_run):
     found = published_run[0].read("scores.json")
     a, b = (Results.from_json(found) for _ in range(2))
     score = a.scores["merged"][0]
@@ -208,7 +209,7 @@ def test_rates_without_items_are_held_against_their_intervals(published_run):  #
         (lambda found: found["scores"]["merged"][0].update(metric="invented"), "is called 'invented', and is alignment"),
     ],
 )
-def test_scores_that_do_not_fit_together_are_told(published_run, change, message):  # noqa: F811
+def test_scores_that_do_not_fit_together_are_told(published_run, change, message):
     found = published_run[0].read("scores.json")
     change(found)
     with pytest.raises(DataError, match=message):
@@ -245,7 +246,7 @@ def test_labels_that_are_none_are_told():
         items_of({"merged": [{"example": "a"}]})
 
 
-def test_another_run_published_is_compared_with_this_one(published_run, lab_on_hub, tmp_path):  # noqa: F811
+def test_another_run_published_is_compared_with_this_one(published_run, lab_on_hub, tmp_path):
     run, name = published_run
     other, there = lab_run(lab_on_hub, tmp_path / "other", evaluations=3)
     shutil.copytree(run.directory, other.directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("recipe.yaml"))

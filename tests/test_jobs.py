@@ -12,31 +12,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import command
 from huggingface_hub import HfApi
-from test_cli import command
 from test_run import small
 
 from hfsafemerge import __version__
 from hfsafemerge.errors import Cancelled, HubError, RecipeError
-from hfsafemerge.hub import client, jobs, redacting, retrying
+from hfsafemerge.hub import client, jobs, redacting
 from hfsafemerge.hub.job_requests import IMAGE, LONGEST, SCRIPT, job_request, only_here
 from hfsafemerge.lab.recipes import OnHub, lab_recipe
-from hfsafemerge.localhub.faults import Fault, serve_with_faults
+from hfsafemerge.localhub.faults import Fault
 from hfsafemerge.recipe import Recipe
 from hfsafemerge.running.publishing.aiming import check_push
 from hfsafemerge.running.repeating.locked import LOCK
 
 TOKEN = "hf_alice"
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A hub of the test's own, whose jobs end at once unless the test says what they do."""
-    with serve_with_faults(tmp_path / "hub") as found:
-        alice = HfApi(endpoint=found.url, token=TOKEN)
-        monkeypatch.setattr(client, "api", lambda: alice)
-        monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
-        yield found
 
 
 def jobs_of(server):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from commands import command
 from test_adapter import adapted, merged_by_peft
-from test_cli import command
 from tiny import tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

@@ -6,8 +6,8 @@ import secrets
 import shutil
 
 import pytest
+from commands import command
 from huggingface_hub import CommitOperationAdd, HfApi
-from published_runs import command, lab_run, published_run  # noqa: F401
 from safetensors.torch import load_file, save_file
 from test_run import small
 
@@ -32,7 +32,7 @@ def held(name, file=LOCK):
 
 
 @pytest.fixture
-def branch(published_run, tmp_path):  # noqa: F811
+def branch(published_run, tmp_path):
     """A branch of the published model with other files; its name."""
     api, repo_id = HfApi(), published_run[1]
 
@@ -47,7 +47,7 @@ def branch(published_run, tmp_path):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def _kept(published_run, tmp_path_factory):  # noqa: F811
+def _kept(published_run, tmp_path_factory):
     """The published run, rebuilt and measured once."""
     directory = tmp_path_factory.mktemp("kept") / "run"
     assert rebuild(published_run[1], evaluate=True, directory=directory).agrees
@@ -60,7 +60,7 @@ def kept(_kept):
 
 
 @pytest.fixture
-def relocked(published_run, monkeypatch, tmp_path):  # noqa: F811
+def relocked(published_run, monkeypatch, tmp_path):
     """Changes what the lock says, and fails when anything but the lock is fetched."""
     lock = held(published_run[1])
 
@@ -75,7 +75,7 @@ def relocked(published_run, monkeypatch, tmp_path):  # noqa: F811
     return change
 
 
-def test_everything_is_done_again_from_the_hub_alone_in_a_fresh_process(published_run, working_directory):  # noqa: F811
+def test_everything_is_done_again_from_the_hub_alone_in_a_fresh_process(published_run, working_directory):
     _, name = published_run
     done = command("reproduce", name, "--search", "--evaluate", "--json", HF_HOME=str(working_directory / "fresh"))
     assert done.returncode == 0, done.stderr
@@ -92,14 +92,14 @@ def test_everything_is_done_again_from_the_hub_alone_in_a_fresh_process(publishe
     assert not list(working_directory.glob("runs*"))
 
 
-def test_weights_alone_ask_for_neither_data_nor_judges(published_run, working_directory):  # noqa: F811
+def test_weights_alone_ask_for_neither_data_nor_judges(published_run, working_directory):
     done = command("reproduce", published_run[1], HF_HOME=str(working_directory / "fresh"))
     assert done.returncode == 0 and "29 are equal bit for bit" in done.stdout and "tensors: 29" in done.stdout
     cached = {path.name for path in (working_directory / "fresh" / "hub").iterdir() if path.is_dir() and "--" in path.name}
     assert cached == {"models--alice--lab-aligned", "models--alice--lab-sums-expert", f"models--{published_run[1].replace('/', '--')}"}
 
 
-def test_gated_data_are_told_with_the_page_where_to_ask(published_run, working_directory):  # noqa: F811
+def test_gated_data_are_told_with_the_page_where_to_ask(published_run, working_directory):
     _, name = published_run
     HfApi().update_repo_settings(name, private=False)
     HfApi().update_repo_settings(f"{name}-safety", private=False, repo_type="dataset")
@@ -108,7 +108,7 @@ def test_gated_data_are_told_with_the_page_where_to_ask(published_run, working_d
     assert f"{name}-safety" in done.stderr and "gated" in done.stderr and "hf_bob" not in done.stderr
 
 
-def test_what_was_changed_after_the_push_is_explained(published_run, branch, tmp_path):  # noqa: F811
+def test_what_was_changed_after_the_push_is_explained(published_run, branch, tmp_path):
     run, name = published_run
     weights = load_file(run.directory / "model" / "model.safetensors")
     weights["model.norm.weight"][3] += 0.25
@@ -147,7 +147,7 @@ def test_what_was_changed_after_the_push_is_explained(published_run, branch, tmp
     assert quiet.returncode == 3 and quiet.stdout == f"{name}@{found.commit}\n" and "Hint" not in quiet.stderr
 
 
-def test_another_search_other_parameters_and_versions_are_explained(published_run, branch, tmp_path):  # noqa: F811
+def test_another_search_other_parameters_and_versions_are_explained(published_run, branch, tmp_path):
     run, name = published_run
     lines = [json.loads(line) for line in (run.directory / "search.jsonl").read_text().splitlines()]
     lines[1]["genome"][0] += 0.125
@@ -169,7 +169,7 @@ def test_another_search_other_parameters_and_versions_are_explained(published_ru
     assert "Versions differ: torch 1.0 there, " in found.differences[0] and "; threads 3 there, 2 here." in found.differences[0]
 
 
-def test_a_lock_with_other_hashes_is_told(published_run, branch):  # noqa: F811
+def test_a_lock_with_other_hashes_is_told(published_run, branch):
     lock = held(published_run[1])
     lock["tensors"]["model.norm.weight"] = "0" * 64
     with pytest.raises(
@@ -178,7 +178,7 @@ def test_a_lock_with_other_hashes_is_told(published_run, branch):  # noqa: F811
         reproduce(published_run[1], branch({LOCK: json.dumps(lock).encode()}))
 
 
-def test_published_labels_are_paired_item_by_item(published_run, branch, tmp_path):  # noqa: F811
+def test_published_labels_are_paired_item_by_item(published_run, branch, tmp_path):
     run, name = published_run
     labels, scores = run.read("labels.json"), held(name, "scores.json")
     flipped = [item for item in labels["merged"] if item["benchmark"] == "harmful"][:12]
@@ -239,7 +239,7 @@ def _counted(scores):
         (lambda scores: scores["benchmarks"]["harmful"]["source"].update(rows=10**6), {"all of scores.json"}),
     ],
 )
-def test_scores_that_were_falsified_with_their_lock_do_not_agree(published_run, branch, kept, edit, what):  # noqa: F811
+def test_scores_that_were_falsified_with_their_lock_do_not_agree(published_run, branch, kept, edit, what):
     name = published_run[1]
     scores, lock = held(name, "scores.json"), held(name)
     edit(scores)
@@ -251,7 +251,7 @@ def test_scores_that_were_falsified_with_their_lock_do_not_agree(published_run, 
     assert what <= {each for each, finding in found.items() if not finding.agrees}
 
 
-def test_scores_of_no_benchmark_are_an_error_of_the_repository(published_run, branch, kept):  # noqa: F811
+def test_scores_of_no_benchmark_are_an_error_of_the_repository(published_run, branch, kept):
     name = published_run[1]
     scores = held(name, "scores.json") | {"benchmarks": {}}
     commit = hub.fetch(name, LOCK, branch({"scores.json": json.dumps(scores).encode()}))[1]
@@ -259,7 +259,7 @@ def test_scores_of_no_benchmark_are_an_error_of_the_repository(published_run, br
         rescored(kept, name, commit)
 
 
-def test_small_files_that_were_changed_are_told(published_run, branch, tmp_path):  # noqa: F811
+def test_small_files_that_were_changed_are_told(published_run, branch, tmp_path):
     run, name = published_run
     config = json.loads((run.directory / "model" / "config.json").read_text()) | {"rope_theta": 1.5}
     changed = {"config.json": json.dumps(config).encode(), "chat_template.jinja": b"obey", "vocab.json": b"{}"}
@@ -271,7 +271,7 @@ def test_small_files_that_were_changed_are_told(published_run, branch, tmp_path)
     assert "vocab.json, which the merge did not make" in by["other files"].detail
 
 
-def test_a_lock_that_would_make_other_tensors_writes_nothing(published_run, branch, tmp_path):  # noqa: F811
+def test_a_lock_that_would_make_other_tensors_writes_nothing(published_run, branch, tmp_path):
     name = published_run[1]
     lock = held(name)
     lock["recipe"]["merge"]["out_dtype"] = "float16"
@@ -280,7 +280,7 @@ def test_a_lock_that_would_make_other_tensors_writes_nothing(published_run, bran
     assert not list((tmp_path / "again").rglob("*.safetensors"))
 
 
-def test_what_is_found_is_shown_and_comes_with_the_error(published_run, branch, monkeypatch):  # noqa: F811
+def test_what_is_found_is_shown_and_comes_with_the_error(published_run, branch, monkeypatch):
     told = []
     monkeypatch.setattr(reproducing, "Progress", lambda: told.append)
     lock = held(published_run[1])
@@ -293,7 +293,7 @@ def test_what_is_found_is_shown_and_comes_with_the_error(published_run, branch, 
     assert "tensors merged 29/29" in str(told[-1])  # progress is shown where nothing is asked for
 
 
-def test_a_stop_says_whether_anything_is_kept(published_run, tmp_path):  # noqa: F811
+def test_a_stop_says_whether_anything_is_kept(published_run, tmp_path):
     def stop(event):
         raise KeyboardInterrupt
 
@@ -303,7 +303,7 @@ def test_a_stop_says_whether_anything_is_kept(published_run, tmp_path):  # noqa:
         assert [said in note for note in caught.value.__notes__] == [True]
 
 
-def test_a_kept_directory_goes_on_after_a_stop(published_run, tmp_path):  # noqa: F811
+def test_a_kept_directory_goes_on_after_a_stop(published_run, tmp_path):
     _, name = published_run
 
     def stop(event):
@@ -328,7 +328,7 @@ def test_a_kept_directory_goes_on_after_a_stop(published_run, tmp_path):  # noqa
         rebuild(name, directory=tmp_path / "again")
 
 
-def test_the_directory_of_a_run_is_left_alone(published_run, tmp_path):  # noqa: F811
+def test_the_directory_of_a_run_is_left_alone(published_run, tmp_path):
     run, name = published_run
     shutil.copytree(run.directory, tmp_path / "mine")
     with pytest.raises(RunError, match="holds a run of your own"):
@@ -384,7 +384,7 @@ def test_what_a_lock_must_not_ask_for_is_refused_before_anything_is_read(relocke
         rebuild(relocked(edit), **levels)
 
 
-def test_of_a_recipe_only_what_is_repeated_is_kept(published_run):  # noqa: F811
+def test_of_a_recipe_only_what_is_repeated_is_kept(published_run):
     run, name = published_run
     lock = read_lock(hub.fetch(name, LOCK)[0], name)
     writer = {"endpoint": SERVER}

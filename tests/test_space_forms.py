@@ -163,8 +163,8 @@ def test_the_steps_write_the_recipe_or_say_what_is_wrong() -> None:
     text, _ = method.set_method(SMALL, "dare_ties", "grid", "constrained", 0.5)
     assert recipes.read(text).objective == "constrained" and recipes.read(text).settings == {"preset": "paper"}
     density = parameters.fields_of_method("ties")[2]
-    assert recipes.read(method.set_parameter(SMALL, density, 0.25)[0]).parameters["density"] == 0.25
-    unchanged, said = method.set_parameter("a: [", density, 0.25)
+    assert recipes.read(method.set_value("parameters", density, SMALL, 0.25)[0]).parameters["density"] == 0.25
+    unchanged, said = method.set_value("parameters", density, "a: [", 0.25)
     assert unchanged == "a: [" and "not plain YAML" in said
     text, said = data.set_data(SMALL, "qwen3guard", "beavertails", "magpie", "written", 50.0, "quick")
     assert (recipes.read(text).guard, recipes.read(text).count, said) == ("qwen3guard", 50, "")

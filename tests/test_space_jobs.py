@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +110,9 @@ def wait_until(reached: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def slow(job_commands: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs that take ten minutes, on a machine that takes two at once; what is left of them is ended."""
-    job_commands(SLEEP)
-    monkeypatch.setattr(jobs, "at_once", lambda: 2)
-    monkeypatch.setattr(jobs, "GRACE", 60.0)
-    yield
-    for job in every_job():
-        jobs.QUEUE.leave(job.id)
-    for job in every_job():
-        jobs.cancel(job.id, job.owner)
+def slow(long_jobs: Callable[[int], None]) -> None:
+    """Runs that take ten minutes, on a machine that takes two at once."""
+    long_jobs(2)
 
 
 def phases(*ids: str) -> list[tuple[str, int | None]]:

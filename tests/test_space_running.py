@@ -1,7 +1,7 @@
 """The step in which a run is started, found again, watched and stopped, phase by phase."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,24 +14,9 @@ from hfsafemerge.errors import HubError
 from space import jobs
 from space.actions import data, running
 from space.forms import presets
-from space.job import Job, every_job, find
+from space.job import Job, find
 
 pytestmark = pytest.mark.usefixtures("space_runs")
-
-SLEEP = "import time; time.sleep(600)"
-
-
-@pytest.fixture
-def slow(job_commands: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Runs that take ten minutes, one at a time; what is left of them is ended."""
-    job_commands(SLEEP)
-    monkeypatch.setattr(jobs, "at_once", lambda: 1)
-    monkeypatch.setattr(jobs, "GRACE", 60.0)
-    yield
-    for job in every_job():
-        jobs.QUEUE.leave(job.id)
-    for job in every_job():
-        jobs.cancel(job.id, job.owner)
 
 
 def begin(source: str = "lab", recipe: str = "", evaluations: float | None = 8) -> tuple[Any, str]:
@@ -46,7 +31,7 @@ def visitor(token: str) -> gr.OAuthToken:
     return gr.OAuthToken(token=token, scope="", expires_at=0)
 
 
-def test_the_lab_begins_with_what_was_chosen(slow: None) -> None:
+def test_the_lab_begins_with_what_was_chosen(long_jobs: object) -> None:
     job, said = begin(evaluations=None)
     assert find(job).facts["lab"] == {"pool": "pair", "method": "ties", "strategy": "cma_es", "evaluations": 200}
     assert 'class="note good"' in said and "goes on when you close this page" in said
@@ -73,7 +58,7 @@ def test_on_a_space_no_recipe_reads_its_folders(on_space: None, tmp_path: Path) 
     assert job == gr.skip() and "local folder" in said
 
 
-def test_a_run_is_found_by_the_address_before_what_the_browser_remembers(slow: None) -> None:
+def test_a_run_is_found_by_the_address_before_what_the_browser_remembers(long_jobs: object) -> None:
     first, second = begin()[0], begin()[0]
     job, said, step = running.restore(first, None, request(job=second))
     assert (job, said, step.selected) == (second, "", running.RUN)
@@ -89,7 +74,7 @@ def test_a_finished_run_is_found_at_its_results(finished: Callable[..., Job]) ->
     assert running.restore(job.id, None, request())[2].selected == running.RESULTS
 
 
-def test_who_is_signed_out_keeps_the_way_back_to_a_run_of_theirs(slow: None, on_space: None) -> None:
+def test_who_is_signed_out_keeps_the_way_back_to_a_run_of_theirs(long_jobs: object, on_space: None) -> None:
     alice = visitor("hf_alice")
     job, _ = running.begin("lab", "", "pair", "ties", "cma_es", 8, alice)
     assert running.restore(job, None, request()) == (job, "", gr.skip())
@@ -113,7 +98,7 @@ def arranged(seen: str) -> tuple[bool, bool, str, bool, bool, Any]:
 START, ANOTHER = "Start the run", "Start another run"
 
 
-def test_a_run_is_watched_through_its_phases(slow: None) -> None:
+def test_a_run_is_watched_through_its_phases(long_jobs: object) -> None:
     going, waiting = begin()[0], begin()[0]
     stages, log, plot, seen = watched(going)
     assert "<strong>Running</strong>" in stages and log == "" and plot["visible"] is False and seen == f"{going} running"
@@ -138,7 +123,7 @@ def test_a_run_is_watched_through_its_phases(slow: None) -> None:
     assert "was ended" in running.stop(waiting, None)
 
 
-def test_a_waiting_run_is_stopped_or_lost(slow: None) -> None:
+def test_a_waiting_run_is_stopped_or_lost(long_jobs: object) -> None:
     begin()
     second, third = begin()[0], begin()[0]
     assert "waits no longer" in running.stop(second, None)
@@ -172,7 +157,7 @@ def test_a_page_without_a_run_offers_to_start_one() -> None:
     assert "There is no run" in running.stop("0" * 32, None)
 
 
-def test_a_hub_that_does_not_answer_stops_no_clock(slow: None, on_space: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_does_not_answer_stops_no_clock(long_jobs: object, on_space: None, monkeypatch: pytest.MonkeyPatch) -> None:
     job = running.begin("lab", "", "pair", "ties", "cma_es", 8, visitor("hf_alice"))[0]
 
     def gone(who: object) -> Any:

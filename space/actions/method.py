@@ -1,7 +1,7 @@
 """The step in which method, strategy and objective are chosen, in a form or in the recipe itself."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -33,20 +33,12 @@ def set_method(recipe: str, method: str, strategy: str, objective: str, alpha: f
         return recipe, views.note(str(error), "bad")
 
 
-def set_parameter(recipe: str, field: parameters.Field, entered: Any) -> tuple[str, str]:
-    """The recipe with another value of a method's parameter or option, and a message."""
+def set_value(part: Literal["parameters", "settings"], field: parameters.Field, recipe: str, entered: Any) -> tuple[str, str]:
+    """The recipe with another value of one of a method's parameters, or of a strategy's settings, and a message."""
     try:
         fields = recipes.read(recipe)
-        return recipes.write(replace(fields, parameters=parameters.changed(fields.parameters, field, entered)), recipe), ""
-    except HfSafeMergeError as error:
-        return recipe, views.note(str(error), "bad")
-
-
-def set_setting(recipe: str, field: parameters.Field, entered: Any) -> tuple[str, str]:
-    """The recipe with another value of a strategy's setting, and a message."""
-    try:
-        fields = recipes.read(recipe)
-        return recipes.write(replace(fields, settings=parameters.changed(fields.settings, field, entered)), recipe), ""
+        changed: dict[str, Any] = {part: parameters.changed(getattr(fields, part), field, entered)}
+        return recipes.write(replace(fields, **changed), recipe), ""
     except HfSafeMergeError as error:
         return recipe, views.note(str(error), "bad")
 

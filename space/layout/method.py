@@ -79,8 +79,8 @@ def build_advanced(page: gr.Blocks, step: Controls) -> None:
     def fields(recipe: str, method: str, strategy: str) -> None:
         known = recipes.read(recipe)
         groups = (
-            ("Merge method", parameters.fields_of_method(method), known.parameters, actions.set_parameter),
-            ("Search strategy", parameters.fields_of_strategy(strategy), known.settings, actions.set_setting),
+            ("Merge method", parameters.fields_of_method(method), known.parameters, partial(actions.set_value, "parameters")),
+            ("Search strategy", parameters.fields_of_strategy(strategy), known.settings, partial(actions.set_value, "settings")),
         )
         for heading, of, values, change in groups:
             if of:
@@ -88,11 +88,7 @@ def build_advanced(page: gr.Blocks, step: Controls) -> None:
             with gr.Row(elem_classes="fields"):
                 for field in map(parameters.as_written, of):
                     control = _control(field, parameters.shown(field, values))
-                    control.change(partial(_entered, change, field), [step.recipe, control], [step.recipe, step.message], **HIDDEN)
-
-
-def _entered(change: Any, field: parameters.Field, recipe: str, entered: Any) -> Any:
-    return change(recipe, field, entered)
+                    control.change(partial(change, field), [step.recipe, control], [step.recipe, step.message], **HIDDEN)
 
 
 def _control(field: parameters.Field, value: Any) -> Any:

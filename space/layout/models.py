@@ -36,33 +36,13 @@ def step() -> Controls:
             elem_id="preset",
             interactive=True,
         )
-        base = gr.Dropdown(
-            [],
-            value=None,
-            allow_custom_value=True,
-            filterable=True,
-            label="Base",
-            info="The aligned model. Type to search the Hub, or paste namespace/name; @revision may follow.",
-            elem_id="base",
-            interactive=True,
-        )
+        base = _of_hub("Base", "The aligned model. Type to search the Hub, or paste namespace/name; @revision may follow.", "base")
         experts = gr.State([])
         with gr.Column(elem_id="experts"):
             gr.HTML(views.heading("Experts", "Fine-tuned from the same model as the base."), elem_id="experts-about")
             listed = gr.Column(elem_id="experts-list")
             with gr.Row(elem_id="add-row"):
-                found = gr.Dropdown(
-                    [],
-                    value=None,
-                    allow_custom_value=True,
-                    filterable=True,
-                    label="Another expert",
-                    info="Type to search the Hub, or paste namespace/name.",
-                    elem_id="find-expert",
-                    interactive=True,
-                    scale=3,
-                    min_width=200,
-                )
+                found = _of_hub("Another expert", "Type to search the Hub, or paste namespace/name.", "find-expert", scale=3, min_width=200)
                 topic = gr.Dropdown(
                     ["", *TOPICS],
                     value="",
@@ -81,6 +61,13 @@ def step() -> Controls:
         source=source, lab=lab, own=own, pool=pool, preset=chosen, base=base, experts=experts, listed=listed, found=found, topic=topic,
         add=add, message=message, next=onward,
     )  # fmt: skip
+
+
+def _of_hub(label: str, info: str, elem_id: str, **room: Any) -> gr.Dropdown:
+    """A model of the Hub: found while one types, or pasted."""
+    return gr.Dropdown(
+        [], value=None, allow_custom_value=True, filterable=True, label=label, info=info, elem_id=elem_id, interactive=True, **room
+    )
 
 
 def build_experts(step: Controls, keep: Mapping[str, Any]) -> None:
