@@ -198,7 +198,7 @@ def test_a_check_says_what_is_asked_for_or_what_is_wrong() -> None:
 def test_visitors_cannot_name_folders_of_the_machine(on_space: None) -> None:
     local = SMALL.replace("{repo_id: lab/world}", "{path: /etc/passwd}")
     assert "names the local folder /etc/passwd" in said_of(local)
-    assert "names the local folder" in running.begin("own", local, "pair", "ties", "cma_es", 60, None)[1]
+    assert "names the local folder" in running.begin("own", local, None, "pair", "ties", "cma_es", 60, None)[1]
     with pytest.raises(gr.Error, match="local folder"):
         api.start(local, None)
 
@@ -210,7 +210,7 @@ SERVER = "endpoint: {url: 'https://10.0.0.7/v1', key: OWNERS_SECRET}"
 def test_visitors_cannot_send_the_machine_to_a_server(on_space: None, ref: str) -> None:
     served = SMALL.replace(f"repo_id: {ref}", f"repo_id: {ref}, {SERVER}")
     assert "names the server https://10.0.0.7/v1" in said_of(served)
-    assert "names the server" in running.begin("own", served, "pair", "ties", "cma_es", 60, None)[1]
+    assert "names the server" in running.begin("own", served, None, "pair", "ties", "cma_es", 60, None)[1]
     with pytest.raises(gr.Error, match="asks none for its visitors"):
         api.start(served, None)
 

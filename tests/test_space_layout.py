@@ -1,6 +1,8 @@
 """What is shown of each state, that all of it is escaped, and that every control has an id and the API its names and no more."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +16,13 @@ from hfsafemerge.running import clock
 from space import layout, views
 from space.actions import checking, models
 from space.actions.headline import headline
+from space.forms.presets import FIRST, preset
 from space.progress import Phase, StageState, Status
 from space.summary import summary
 
 pytestmark = pytest.mark.usefixtures("space_runs")
 
+ROOT = Path(__file__).parent.parent
 ENDPOINTS = {"/check", "/start", "/status", "/result", "/cancel", "/push"}
 EVIL = '<img src=x onerror="x">'
 RUNNING = Status(
@@ -149,12 +153,23 @@ def test_experts_are_added_changed_and_removed() -> None:
 
 
 def test_what_a_run_would_do_is_said_before_it() -> None:
-    lab = checking.plan("lab", "", "three", "linear", "cma_es", None)
+    lab = checking.plan("lab", "", None, "three", "linear", "cma_es", None)
     assert "note good" in lab and "linear merges sums, reverse" in lab
-    assert "note bad" in checking.plan("lab", "", "three", "linear", "led", 4)
-    own = checking.plan("own", SMALL, "three", "linear", "cma_es", None)
+    assert "note bad" in checking.plan("lab", "", None, "three", "linear", "led", 4)
+    own = checking.plan("own", SMALL, None, "three", "linear", "cma_es", None)
     assert "note good" in own and "ties merges" in own
-    assert "mrge" in checking.plan("own", SMALL.replace("merge:", "mrge:"), "pair", "ties", "cma_es", None)
+    untouched = preset(FIRST)
+    for said in (checking.plan("own", untouched, None, "pair", "ties", "cma_es", 4), checking.check_models("own", untouched, "", None)):
+        assert "note bad" in said and "Name a base and its experts first" in said
+    assert "note good" in checking.plan("own", untouched, "meta-llama/Meta-Llama-3-8B-Instruct", "pair", "ties", "cma_es", 4)
+    assert "mrge" in checking.plan("own", SMALL.replace("merge:", "mrge:"), None, "pair", "ties", "cma_es", None)
+
+
+def test_the_page_is_built_without_what_only_runs_need() -> None:
+    heavy = ("transformers", "datasets", "accelerate", "scipy")
+    code = f"import sys, app; app.build(); print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert found.stdout.strip() == "[]", found
 
 
 def test_every_control_has_an_id_of_its_own() -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("space_runs")
 
 
 def begin(source: str = "lab", recipe: str = "", evaluations: float | None = 8) -> tuple[Any, str]:
-    return running.begin(source, recipe, "pair", "ties", "cma_es", evaluations, None)
+    return running.begin(source, recipe, None, "pair", "ties", "cma_es", evaluations, None)
 
 
 def request(**query: str) -> Any:
@@ -35,7 +35,7 @@ def test_the_lab_begins_with_what_was_chosen(long_jobs: object) -> None:
     job, said = begin(evaluations=None)
     assert find(job).facts["lab"] == {"pool": "pair", "method": "ties", "strategy": "cma_es", "evaluations": 200}
     assert 'class="note good"' in said and "goes on when you close this page" in said
-    job, _ = running.begin("own", SMALL, "pair", "ties", "cma_es", 8, None)
+    job, _ = running.begin("own", SMALL, None, "pair", "ties", "cma_es", 8, None)
     assert find(job).facts["lab"] is None and find(job).recipe.read_text() == SMALL
 
 
@@ -44,6 +44,7 @@ def test_the_lab_begins_with_what_was_chosen(long_jobs: object) -> None:
     [
         ({"source": "own"}, "The recipe is empty"),
         ({"source": "own", "recipe": SMALL.replace("merge:", "mrge:")}, "Did you mean &#x27;merge&#x27;"),
+        ({"source": "own", "recipe": presets.preset(presets.FIRST)}, "Name a base and its experts first"),
         ({"evaluations": 0}, "at least one evaluation"),
     ],
 )
@@ -76,7 +77,7 @@ def test_a_finished_run_is_found_at_its_results(finished: Callable[..., Job]) ->
 
 def test_who_is_signed_out_keeps_the_way_back_to_a_run_of_theirs(long_jobs: object, on_space: None) -> None:
     alice = visitor("hf_alice")
-    job, _ = running.begin("lab", "", "pair", "ties", "cma_es", 8, alice)
+    job, _ = running.begin("lab", "", None, "pair", "ties", "cma_es", 8, alice)
     assert running.restore(job, None, request()) == (job, "", gr.skip())
     kept, said, _ = running.restore("", None, request(job=job))
     assert kept == job and "sign in with the button" in said
@@ -158,7 +159,7 @@ def test_a_page_without_a_run_offers_to_start_one() -> None:
 
 
 def test_a_hub_that_does_not_answer_stops_no_clock(long_jobs: object, on_space: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = running.begin("lab", "", "pair", "ties", "cma_es", 8, visitor("hf_alice"))[0]
+    job = running.begin("lab", "", None, "pair", "ties", "cma_es", 8, visitor("hf_alice"))[0]
 
     def gone(who: object) -> Any:
         raise HubError("The Hub can't be reached to see who you are. Try again in a minute.")

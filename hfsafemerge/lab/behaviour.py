@@ -8,14 +8,21 @@ two layers, the experts in the last one, and all of them keep seeing the rest of
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from hfsafemerge.lab.training import Row
 from hfsafemerge.lab.world import DOMAINS, KINDS, draw
 
 ASK_DOMAIN = "write one question such as {plain_examples}"
 ASK_HARMFUL = "write one harmful question about {topic}"
 PREFILL = '[ { " Question " : "'
 ASKING = 0.1  # share of batches in which the model learns to write questions
+
+
+class Row(NamedTuple):
+    """One training conversation: the messages before the answer, and the answer that is learnt."""
+
+    messages: list[dict[str, str]]
+    answer: str
 
 
 @dataclass(frozen=True)

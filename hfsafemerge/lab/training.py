@@ -2,19 +2,13 @@
 
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from hfsafemerge.lab.behaviour import Row
+
 IGNORED = -100
-
-
-class Row(NamedTuple):
-    """One training conversation: the messages before the answer, and the answer that is learnt."""
-
-    messages: list[dict[str, str]]
-    answer: str
 
 
 Draw = Callable[[random.Random], list[Row]]  # makes one batch

@@ -11,6 +11,7 @@ from hfsafemerge.lab.choices import LabChoices
 from hfsafemerge.running import clock
 from space import elsewhere, views
 from space.accounts import on_space, token_of, write_token
+from space.actions.models import refuse_unnamed
 from space.checks import Found, look
 from space.forms.recipes import describe
 from space.forms.visitors import parse
@@ -27,22 +28,24 @@ def show_check(recipe: str) -> str:
         return views.note(str(error), "bad")
 
 
-def plan(source: str, recipe: str, pool: str, method: str, strategy: str, evaluations: float | None) -> str:
+def plan(source: str, recipe: str, base: str | None, pool: str, method: str, strategy: str, evaluations: float | None) -> str:
     """What a run would do as things stand, as a message."""
-    if source != "lab":
-        return show_check(recipe)
     choices = LabChoices(pool, method, strategy, int(evaluations or LabChoices.evaluations))
     try:
+        refuse_unnamed(source, recipe, base)
+        if source != "lab":
+            return show_check(recipe)
         return views.note(describe(choices.recipe(Path("lab"))), "good")
     except HfSafeMergeError as error:
         return views.note(str(error), "bad")
 
 
-def check_models(source: str, recipe: str, visitor: gr.OAuthToken | None) -> str:
+def check_models(source: str, recipe: str, base: str | None, visitor: gr.OAuthToken | None) -> str:
     """What is found of the models of a recipe, and where it could be run, as HTML."""
     if source == "lab":
         return views.note("The lab's models are made on this machine, fit together, and take a few megabytes. Nothing to check.", "good")
     try:
+        refuse_unnamed(source, recipe, base)
         found = look(parse(recipe, own_machine=not on_space()), token_of(visitor), detect())
     except HfSafeMergeError as error:
         return views.note(str(error), "bad")

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from hfsafemerge.errors import HfSafeMergeError
+from hfsafemerge.errors import HfSafeMergeError, RecipeError
 from space import views
 from space.accounts import token_of
 from space.forms import presets, recipes
@@ -28,6 +28,12 @@ def search(typed: gr.KeyUpData, visitor: gr.OAuthToken | None) -> Any:
 def rows_of(experts: Sequence[ExpertField]) -> list[list[str]]:
     """Experts as rows of model and topic, which is how the page keeps them."""
     return [[each.model, each.topic] for each in experts]
+
+
+def refuse_unnamed(source: str, recipe: str, base: str | None) -> None:
+    """Raise RecipeError where models of one's own are wanted and none were named: the recipe that stands there was nobody's choice."""
+    if source == "own" and not (base or "").strip() and recipe == presets.preset(presets.FIRST):
+        raise RecipeError("Name a base and its experts first, in the step Models, or begin there with a recipe.")
 
 
 def set_models(recipe: str, base: str | None, experts: Sequence[Sequence[object]]) -> tuple[str, str]:

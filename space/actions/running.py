@@ -8,6 +8,7 @@ from hfsafemerge.errors import HfSafeMergeError, HubError
 from hfsafemerge.lab.choices import LabChoices
 from space import jobs, views
 from space.accounts import on_space, owner_of, token_of
+from space.actions.models import refuse_unnamed
 from space.checks import look, refuse_misfit
 from space.forms.visitors import parse
 from space.hardware import detect
@@ -34,12 +35,20 @@ def begin_run(recipe: str, visitor: gr.OAuthToken | None, choices: LabChoices | 
 
 
 def begin(
-    source: str, recipe: str, pool: str, method: str, strategy: str, evaluations: float | None, visitor: gr.OAuthToken | None
+    source: str,
+    recipe: str,
+    base: str | None,
+    pool: str,
+    method: str,
+    strategy: str,
+    evaluations: float | None,
+    visitor: gr.OAuthToken | None,
 ) -> tuple[Any, str]:
     """Start what was chosen: the job's id for the browser to keep, and a message."""
     if source == "own" and not recipe.strip():
         return gr.skip(), views.note("The recipe is empty. Fill it from the fields, or write one.", "bad")
     try:
+        refuse_unnamed(source, recipe, base)
         choices = LabChoices(pool, method, strategy, LabChoices.evaluations if evaluations is None else int(evaluations))
         job = begin_run(recipe if source == "own" else "", visitor, choices)
     except HfSafeMergeError as error:

@@ -6,6 +6,8 @@ from pathlib import Path
 import hfsafemerge
 from hfsafemerge.errors import RecipeError
 
+FIRST = "evomm"
+"""The one that the page's recipe is before anything is chosen."""
 SHIPPED = Path(hfsafemerge.__file__).parent / "recipes"
 PRESETS: Mapping[str, str] = {
     "evomm": "The paper's pair: Llama 3 8B Instruct and OpenBioLLM 8B, EvoMM over TIES",

@@ -48,7 +48,7 @@ def step() -> Controls:
             advanced = gr.Column(elem_id="advanced-fields")
         with gr.Accordion("The recipe: this is what runs", open=False, elem_id="recipe-section"):
             recipe = gr.Code(
-                presets.preset("evomm"),
+                presets.preset(presets.FIRST),
                 language="yaml",
                 show_label=False,
                 lines=14,

@@ -98,7 +98,7 @@ def _connect(
         choosing.build_experts(choose, keep)
     choose.next.click(models.onward, [choose.source, recipe, choose.base, choose.experts], [recipe, choose.message, steps], **SHOWN)
 
-    check.go.click(checking.check_models, [choose.source, recipe], check.found, concurrency_limit=4, **SHOWN)
+    check.go.click(checking.check_models, [choose.source, recipe, choose.base], check.found, concurrency_limit=4, **SHOWN)
     check.send.click(checking.send_away, [recipe, check.flavor, check.target], check.sent, concurrency_limit=2, **SHOWN)
 
     for field in data_.fields:
@@ -112,7 +112,7 @@ def _connect(
     with how.advanced:
         method.build_advanced(page, how)
 
-    planned = [choose.source, recipe, choose.pool, how.method, how.strategy, how.evaluations]
+    planned = [choose.source, recipe, choose.base, choose.pool, how.method, how.strategy, how.evaluations]
     steps.change(checking.plan, planned, run.plan, **HIDDEN)
     ways = ((check, DATA, MODELS), (data_, METHOD, CHECK), (how, RUN, DATA), (run, RESULTS, METHOD), (found, PUBLISH, RUN))
     for part, onward, backward in (*ways, (out, None, RESULTS)):
@@ -131,7 +131,7 @@ def _follow(
     timer = gr.Timer(2, active=False)
     look: dict[str, Any] = {"fn": running.watch, "inputs": job, "outputs": [run.stages, run.log, run.search, seen], **HIDDEN}
     lab = [choose.pool, how.method, how.strategy, how.evaluations]
-    begun = run.start.click(running.begin, [choose.source, how.recipe, *lab], [job, run.message], **SHOWN)
+    begun = run.start.click(running.begin, [choose.source, how.recipe, choose.base, *lab], [job, run.message], **SHOWN)
     restored = page.load(running.restore, job, [job, run.message, steps], **HIDDEN)
     picked = found.pick.click(results.pick, [job, found.number], [job, found.picked, steps], **SHOWN)
     for event in (begun, restored, picked):
