@@ -13,7 +13,7 @@ from torch import Tensor
 from hfsafemerge.merging.inputs import Entries
 from hfsafemerge.merging.methods import Number, PerExpert, fraction
 
-SAMPLE = 1 << 16
+SAMPLE, DEVIATIONS = 1 << 16, 3.5  # beyond so many standard deviations, one cut in 2,000, all entries are looked at
 MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
 LOW_BITS = 15  # of the 31 of a magnitude
 AT_ONCE = 1 << 24
@@ -179,8 +179,9 @@ def largest(magnitudes: Int32[Tensor, "n"], count: int) -> tuple[Float[Tensor, "
         return _none_or_all(magnitudes, count)
     bits = magnitudes.numpy()
     low, high = _bounds(bits, count)
-    above = int(np.count_nonzero(bits > high))
-    near = np.flatnonzero((bits >= low) & (bits <= high))
+    beyond = bits > high
+    above = int(np.count_nonzero(beyond))
+    near = np.flatnonzero(np.not_equal(bits >= low, beyond, out=beyond))
     if not above < count <= above + near.size:  # the sample misled
         above, near = 0, np.arange(bits.size)
     among, room = bits[near], count - above
@@ -222,5 +223,7 @@ def _none_or_all(magnitudes: Int32[Tensor, "n"], count: int) -> tuple[Float[Tens
 def _bounds(bits: NDArray[np.int32], count: int) -> tuple[int, int]:
     """Two values between which the `count`-th largest very probably lies, from a sample."""
     sample = np.sort(bits[:: max(1, bits.size // SAMPLE)])
-    at, margin = sample.size * (1 - count / bits.size), 2 * sample.size**0.5  # four standard deviations, at least
+    share = count / bits.size
+    at, deviation = sample.size * (1 - share), (sample.size * share * (1 - share)) ** 0.5
+    margin = DEVIATIONS * deviation + 1
     return int(sample[max(0, int(at - margin))]), int(sample[min(sample.size - 1, int(at + margin))])
