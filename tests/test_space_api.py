@@ -1,6 +1,7 @@
 """The real app as a Space, driven through its API with the tokens of its visitors."""
 
 import os
+import re
 import secrets
 import signal
 import time
@@ -23,6 +24,7 @@ from space import layout
 from space.actions import api
 from space.job import Job
 
+PAGE = Path(__file__).parent.parent / "docs" / "space.md"
 SPACE = OAUTH | {"OAUTH_CLIENT_SECRET": secrets.token_hex(16), "HF_TOKEN": "hf_owner_of_the_space"}
 
 
@@ -147,6 +149,18 @@ def test_who_is_signed_out_has_the_lab(folder: Path, lab: Path) -> None:
             parameters = {each["parameter_name"]: each["python_type"]["type"] for each in endpoint["parameters"]}
             assert "visitor" not in parameters and len(endpoint["returns"]) == 1, name
             assert not set(parameters.values()) - {"str", "bool", "int", "float"}, (name, parameters)
+
+
+def test_the_session_of_the_page_runs(lab: Path, hub_url: str, repo_name: str, folder: Path) -> None:
+    (session,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    begun, seen, finished = re.fullmatch(r"(.*?)(space[^\n]*/status.*?\n)(.*)", session, re.DOTALL).groups()
+    names: dict[str, Any] = {}
+    with served(folder) as app:
+        begun = begun.replace("NAMESPACE/NAME", app.url).replace("hf_...", "hf_alice").replace("evaluations=20", "evaluations=6")
+        exec(begun + seen, names)
+        poll(names["space"], names["job"], lambda now: now["phase"] == "done")
+        exec(finished.replace("NAMESPACE/my-merge", f"alice/{repo_name}"), names)
+    assert HfApi(endpoint=hub_url, token="hf_alice").model_info(f"alice/{repo_name}").private
 
 
 def test_the_docstrings_explain_every_parameter() -> None:

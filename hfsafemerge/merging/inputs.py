@@ -76,7 +76,8 @@ class TensorInputs:
     def _chance(self, start: int, stop: int, shape: Sequence[int]) -> Tensor:
         chance = torch.empty((len(self.experts), stop - start), dtype=torch.float32, device=self.base.device)
         for row, key in zip(chance, self._keys, strict=True):
-            torch.add(MIDDLE, random_bits(key, start, stop).to(row.device), alpha=2**-16, out=row)  # exact, fused or not
+            row.copy_(random_bits(key, start, stop))
+            torch.add(MIDDLE, row, alpha=2**-16, out=row)  # exact, fused or not
         return chance.reshape(len(self.experts), *shape)
 
     @cached_property

@@ -13,7 +13,7 @@ from torch import Tensor
 from hfsafemerge.merging.inputs import Entries
 from hfsafemerge.merging.methods import Number, PerExpert, fraction
 
-SAMPLE, DEVIATIONS = 1 << 16, 3.5  # beyond so many standard deviations, one cut in 2,000, all entries are looked at
+SAMPLE, DEVIATIONS = 1 << 17, 3.5  # beyond so many standard deviations, one cut in 2,000, all entries are looked at
 MAGNITUDE = 0x7FFFFFFF  # all bits of a float32 but its sign
 LOW_BITS = 15  # of the 31 of a magnitude
 AT_ONCE = 1 << 24
@@ -169,7 +169,7 @@ def magnitudes(entries: Entries) -> Int32[Tensor, "n"]:
     """The bits of the entries' magnitudes: seen as integers, they are ordered as the magnitudes are."""
     bits = torch.empty(entries.numel, dtype=torch.int32, device=entries.device)
     for start, stop, run in entries.runs():
-        torch.bitwise_and(run.view(torch.int32), MAGNITUDE, out=bits[start:stop])
+        torch.abs(run, out=bits[start:stop].view(torch.float32))
     return bits
 
 
@@ -222,8 +222,10 @@ def _none_or_all(magnitudes: Int32[Tensor, "n"], count: int) -> tuple[Float[Tens
 
 def _bounds(bits: NDArray[np.int32], count: int) -> tuple[int, int]:
     """Two values between which the `count`-th largest very probably lies, from a sample."""
-    sample = np.sort(bits[:: max(1, bits.size // SAMPLE)])
+    sample = bits[:: max(1, bits.size // SAMPLE)]
     share = count / bits.size
     at, deviation = sample.size * (1 - share), (sample.size * share * (1 - share)) ** 0.5
     margin = DEVIATIONS * deviation + 1
-    return int(sample[max(0, int(at - margin))]), int(sample[min(sample.size - 1, int(at + margin))])
+    low, high = max(0, int(at - margin)), min(sample.size - 1, int(at + margin))
+    upper = np.partition(sample, low)[low:]
+    return int(upper[0]), int(np.partition(upper, high - low)[high - low])
