@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import command
 from test_run import small
 
 from hfsafemerge.lab.recipes import InFolder, OnHub, lab_recipe
