@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,7 @@ FAULTS = {
     "503 that stays": {"status": 503, "times": 10_000},
 }
 
+DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # the name of a blob, of SHA-1 or SHA-256
 PROMPTS = [f"q{i}" for i in range(10)]
 
 
@@ -106,7 +108,7 @@ def check_and_pull(model: str, data: str, *, pull: bool = True) -> list[str]:
 def damaged(cache: Path) -> list[str]:
     """Files in the cache that are not what their name says: a digest of their content."""
     wrong = []
-    for blob in (path for path in cache.glob("hub/*/blobs/*") if not path.name.endswith(".incomplete")):
+    for blob in (path for path in cache.glob("hub/*/blobs/*") if DIGEST.fullmatch(path.name)):  # not what a thread is still at
         content = blob.read_bytes()
         git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
         if blob.name not in (hashlib.sha256(content).hexdigest(), git):
