@@ -14,7 +14,7 @@ from space_cases import SCORES, SMALL, finished_job
 
 from hfsafemerge.running import clock
 from space import layout, views
-from space.actions import checking, models
+from space.actions import checking, method, models
 from space.actions.headline import headline
 from space.forms.presets import FIRST, preset
 from space.progress import Phase, StageState, Status
@@ -159,8 +159,12 @@ def test_what_a_run_would_do_is_said_before_it() -> None:
     own = checking.plan("own", SMALL, None, "three", "linear", "cma_es", None)
     assert "note good" in own and "ties merges" in own
     untouched = preset(FIRST)
-    for said in (checking.plan("own", untouched, None, "pair", "ties", "cma_es", 4), checking.check_models("own", untouched, "", None)):
+    otherwise, _ = method.set_method(untouched, "linear", "cma_es", "weighted", None)
+    assert otherwise != untouched
+    for recipe in (untouched, otherwise):  # who has changed the method has named no models either
+        said = checking.plan("own", recipe, None, "pair", "ties", "cma_es", 4)
         assert "note bad" in said and "Name a base and its experts first" in said
+    assert "Name a base and its experts first" in checking.check_models("own", untouched, "", None)
     assert "note good" in checking.plan("own", untouched, "meta-llama/Meta-Llama-3-8B-Instruct", "pair", "ties", "cma_es", 4)
     assert "mrge" in checking.plan("own", SMALL.replace("merge:", "mrge:"), None, "pair", "ties", "cma_es", None)
 

@@ -32,7 +32,10 @@ def rows_of(experts: Sequence[ExpertField]) -> list[list[str]]:
 
 def refuse_unnamed(source: str, recipe: str, base: str | None) -> None:
     """Raise RecipeError where models of one's own are wanted and none were named: the recipe that stands there was nobody's choice."""
-    if source == "own" and not (base or "").strip() and recipe == presets.preset(presets.FIRST):
+    if source != "own" or (base or "").strip():
+        return
+    there, first = recipes.read(recipe), recipes.read(presets.preset(presets.FIRST))
+    if (there.base, there.experts) == (first.base, first.experts):
         raise RecipeError("Name a base and its experts first, in the step Models, or begin there with a recipe.")
 
 
