@@ -185,7 +185,7 @@ items, so it is a little too good.
 
 {chr(10).join(tables(result) + chr(10) for result in results)}
 The rows without a method are the models that are merged; `base` is the aligned one. EvoMM rows (`cma_es`) have one gene for
-each parameter and layer and 200 evaluations; grid, LM-Cocktail and the uniform merge use one value for all layers.
+each parameter and layer and 200 evaluations; those of `gradient` as many genes, and the cost of 10 evaluations; grid, LM-Cocktail and the uniform merge use one value for all layers.
 
 ## Is it a fair world?
 

@@ -118,7 +118,7 @@ class Demo:
             POOLS[pool],
             OnHub(self.namespace),
             method=variant.method,
-            layers_per_group=1 if variant.search == "cma_es" else 0,
+            layers_per_group=1 if variant.search in ("cma_es", "gradient") else 0,
             strategy=variant.search,
             settings=variant.settings,
             use=variant.use,
