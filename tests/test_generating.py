@@ -123,7 +123,7 @@ def stop_after(events, file):
 
 
 def test_stopped_at_every_event_the_stage_makes_the_same_rows(whole, recipe, tmp_path, monkeypatch):
-    undisturbed, _ = whole
+    undisturbed, events = whole
     loaded, load = [], inputs.language_model
     monkeypatch.setattr(inputs, "language_model", lambda run, role: loaded.append(role) or load(run, role))
     for stops in range(100):
@@ -135,9 +135,14 @@ def test_stopped_at_every_event_the_stage_makes_the_same_rows(whole, recipe, tmp
         break
     assert stops >= 8  # a step that is done tells one event, so a run gets further each time
     assert data_of(run) == data_of(undisturbed) and run.read(REPORT) == undisturbed.read(REPORT)
-    roles = ["question writer", "base", "sums", "sums"]  # the expert once more to question itself
-    assert [role for role in loaded if not role.startswith("judge")].count("base") == 1
-    assert set(loaded) == {*roles, "judge llama_guard"} and loaded.count("question writer") <= 2 and loaded.count("sums") <= 4
+    assert set(loaded) == {"question writer", "base", "sums", "judge llama_guard"}
+    works = {
+        "question writer": "harmful questions (",
+        "base": "refusals of base (",
+        "sums": ("refusals of s", "questions about s", "answers of s"),
+    }
+    for role, tells in works.items():  # how many rounds they need follows from the seeds, and these from where the lab is
+        assert loaded.count(role) <= sum(event.message.startswith(tells) and event.done > 0 for event in events)
 
 
 def test_a_budget_of_tokens_stops_the_stage_and_a_larger_one_goes_on(whole, recipe, tmp_path):
