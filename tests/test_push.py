@@ -28,10 +28,9 @@ def faulty(tmp_path, monkeypatch):
         alice = HfApi(endpoint=server.url, token="hf_alice")
         monkeypatch.setattr(client, "api", lambda: alice)
         monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
-        monkeypatch.setattr(waiting, "SECONDS", 0.4)
         close_session()
         yield server
-        close_session()  # whose requests wait no longer than that
+        close_session()
 
 
 @pytest.fixture
@@ -522,10 +521,12 @@ def test_what_was_removed_from_the_client_is_not_used():
 
 
 @pytest.mark.parametrize("name", [*FAULTS])
-def test_after_a_fault_at_any_request_the_same_call_finishes_with_one_revision(faulty, tmp_path, name):
+def test_after_a_fault_at_any_request_the_same_call_finishes_with_one_revision(faulty, tmp_path, name, monkeypatch):
     """Every seventh request of each kind of fault here; the benchmark push_results.py takes all of them, and kills too."""
     push_model(content(tmp_path / "clean", "alice/clean"), "alice/clean")
     count, first = len(faulty.app.log), [*FAULTS].index(name) % 7
+    if name.startswith("late"):  # nowhere else, since a busy machine is late by itself
+        monkeypatch.setattr(waiting, "SECONDS", 0.4)
     assert problems(faulty.url, "alice/clean") == [] and count > 30
     for number in range(first, count, 7):
         repo_id, fault = f"alice/stopped-{number}", at(FAULTS[name], number)
